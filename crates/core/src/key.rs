@@ -1,0 +1,254 @@
+//! The stored key: namespace, type, and the caller's bytes, ordered by its bytes.
+//!
+//! ```text
+//! | namespace id, 4 bytes big-endian | type tag, 1 byte | the primitive's own key |
+//! ```
+//!
+//! A run, a primitive in it and a prefix of its keys are therefore each one contiguous range.
+//! An event's own key is its stream's name, escaped so that no name is a prefix of another,
+//! and its sequence number, big-endian.
+
+use crate::codec::Cursor;
+use crate::limits::{STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
+use crate::{Error, NamespaceId, Result};
+
+/// Which primitive a stored key belongs to. The numbers are part of the log format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum TypeTag {
+    /// A run's entry in the run index (namespace [`NamespaceId::SYSTEM`] only).
+    Run = 1,
+    /// A key-value pair.
+    Kv = 2,
+    /// An event of a stream.
+    Event = 3,
+    /// A state cell.
+    State = 4,
+    /// A decaying signal.
+    Signal = 5,
+    /// The receipt kept for an idempotency key.
+    Idempotency = 6,
+}
+
+impl TypeTag {
+    /// Every tag, in the order of stored keys.
+    pub const ALL: [Self; 6] =
+        [Self::Run, Self::Kv, Self::Event, Self::State, Self::Signal, Self::Idempotency];
+
+    /// From its number; `None` if no primitive has it.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|tag| *tag as u8 == number)
+    }
+}
+
+/// A stored key. See the module's drawing for its bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Box<[u8]>);
+
+impl Key {
+    /// Bytes in front of the primitive's own key.
+    pub const PREFIX_BYTES: usize = 5;
+
+    /// The key of `tag` in `namespace` with the caller's `user_key`, which must not be empty
+    /// nor longer than [`USER_KEY_BYTES_MAX`].
+    pub fn new(namespace: NamespaceId, tag: TypeTag, user_key: &[u8]) -> Result<Self> {
+        check_user_key(user_key)?;
+        Ok(Self::join(namespace, tag, user_key))
+    }
+
+    /// The first possible key of `tag` in `namespace`: where its range begins.
+    pub fn first_of(namespace: NamespaceId, tag: TypeTag) -> Self {
+        Self::join(namespace, tag, &[])
+    }
+
+    fn join(namespace: NamespaceId, tag: TypeTag, own: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(Self::PREFIX_BYTES + own.len());
+        bytes.extend_from_slice(&namespace.0.to_be_bytes());
+        bytes.push(tag as u8);
+        bytes.extend_from_slice(own);
+        Self(bytes.into())
+    }
+
+    /// From stored bytes, which must have a known tag, a primitive's key and a length within
+    /// the limits.
+    pub fn from_stored(bytes: &[u8]) -> Result<Self> {
+        let cursor = Cursor::new("key", bytes);
+        if bytes.len() <= Self::PREFIX_BYTES || bytes.len() > STORED_KEY_BYTES_MAX {
+            return Err(cursor.malformed("a length no key has"));
+        }
+        if TypeTag::from_number(bytes[4]).is_none() {
+            return Err(cursor.malformed("an unknown type tag"));
+        }
+        Ok(Self(bytes.into()))
+    }
+
+    /// The stored bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The namespace a stored key belongs to; `None` if `stored` is shorter than any key.
+    pub fn namespace_of(stored: &[u8]) -> Option<NamespaceId> {
+        stored.first_chunk().map(|id| NamespaceId(u32::from_be_bytes(*id)))
+    }
+
+    /// The primitive a stored key belongs to; `None` if it is none's.
+    pub fn tag_of(stored: &[u8]) -> Option<TypeTag> {
+        stored.get(4).and_then(|tag| TypeTag::from_number(*tag))
+    }
+
+    /// The primitive's own part of a stored key.
+    pub fn user_part(stored: &[u8]) -> &[u8] {
+        stored.get(Self::PREFIX_BYTES..).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let own = Self::user_part(&self.0).escape_ascii();
+        match (Self::namespace_of(&self.0), Self::tag_of(&self.0)) {
+            (Some(namespace), Some(tag)) => write!(f, "Key({}/{tag:?}/{own})", namespace.0),
+            _ => write!(f, "Key(invalid {own})"),
+        }
+    }
+}
+
+impl std::borrow::Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn check_user_key(user_key: &[u8]) -> Result<()> {
+    if user_key.is_empty() {
+        return Err(Error::EmptyKey);
+    }
+    if user_key.len() > USER_KEY_BYTES_MAX {
+        return Err(Error::KeyTooLong { bytes: user_key.len() });
+    }
+    Ok(())
+}
+
+/// What every key of `stream` in `namespace` begins with, and no key of another stream: the
+/// name with each 0 byte doubled as `00 FF`, then `00 01`.
+pub fn stream_prefix(namespace: NamespaceId, stream: &[u8]) -> Result<Vec<u8>> {
+    check_user_key(stream)?;
+    let mut out = Key::first_of(namespace, TypeTag::Event).0.into_vec();
+    out.reserve(stream.len() + 10);
+    for byte in stream {
+        out.push(*byte);
+        if *byte == 0 {
+            out.push(0xff);
+        }
+    }
+    out.extend_from_slice(&[0, 1]);
+    Ok(out)
+}
+
+/// The key of the event `seq` of `stream` in `namespace`.
+pub fn event_key(namespace: NamespaceId, stream: &[u8], seq: u64) -> Result<Key> {
+    let mut out = stream_prefix(namespace, stream)?;
+    out.extend_from_slice(&seq.to_be_bytes());
+    Ok(Key(out.into()))
+}
+
+/// The stream's name in the stored key of an event; `None` if it is not one.
+pub fn stream_name(stored: &[u8]) -> Option<Vec<u8>> {
+    let own = Key::user_part(stored);
+    let escaped = own.get(..own.len().checked_sub(8)?)?.strip_suffix(&[0, 1])?;
+    let mut name = Vec::with_capacity(escaped.len());
+    let mut bytes = escaped.iter();
+    while let Some(byte) = bytes.next() {
+        name.push(*byte);
+        if *byte == 0 && bytes.next() != Some(&0xff) {
+            return None;
+        }
+    }
+    Some(name)
+}
+
+/// The sequence number in the stored key of an event; `None` if it is too short for one.
+pub fn event_seq(stored: &[u8]) -> Option<u64> {
+    Key::user_part(stored).last_chunk().map(|seq| u64::from_be_bytes(*seq))
+}
+
+/// The first key after all that begin with `prefix`; `None` if there is no such key, as
+/// after a prefix of `FF` bytes only.
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NS: NamespaceId = NamespaceId(7);
+
+    proptest! {
+        #[test]
+        fn stored_order_is_the_order_of_namespace_type_and_bytes(
+            a in (0u32..3, 0usize..6, prop::collection::vec(0u8..3, 1..4)),
+            b in (0u32..3, 0usize..6, prop::collection::vec(0u8..3, 1..4)),
+        ) {
+            let key = |(ns, tag, bytes): &(u32, usize, Vec<u8>)| {
+                Key::new(NamespaceId(*ns), TypeTag::ALL[*tag], bytes).unwrap()
+            };
+            prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn an_event_key_gives_back_its_stream_and_sequence(
+            name in prop::collection::vec(0u8..3, 1..8), seq: u64
+        ) {
+            let key = event_key(NS, &name, seq).unwrap();
+            prop_assert_eq!(stream_name(key.as_bytes()), Some(name));
+            prop_assert_eq!(event_seq(key.as_bytes()), Some(seq));
+        }
+
+        #[test]
+        fn streams_are_apart_and_in_the_order_of_their_names(
+            a in prop::collection::vec(prop::sample::select(vec![0u8, 1, 2, 255]), 1..5),
+            b in prop::collection::vec(prop::sample::select(vec![0u8, 1, 2, 255]), 1..5),
+            seqs: (u64, u64),
+        ) {
+            prop_assume!(a != b);
+            let prefix = stream_prefix(NS, &a).unwrap();
+            let other = event_key(NS, &b, seqs.1).unwrap();
+            prop_assert!(!other.as_bytes().starts_with(&prefix));
+            prop_assert_eq!(event_key(NS, &a, seqs.0).unwrap() < other, a < b);
+        }
+
+        #[test]
+        fn a_prefix_ends_right_after_its_last_key(
+            prefix in prop::collection::vec(any::<u8>(), 0..4),
+            key in prop::collection::vec(any::<u8>(), 0..6),
+        ) {
+            let inside = match prefix_end(&prefix) {
+                Some(end) => key >= prefix && key < end,
+                None => key >= prefix,
+            };
+            prop_assert_eq!(inside, key.starts_with(&prefix));
+        }
+    }
+
+    #[test]
+    fn refuses_empty_and_over_long_keys() {
+        assert_eq!(Key::new(NS, TypeTag::Kv, b""), Err(Error::EmptyKey));
+        let long = vec![b'k'; USER_KEY_BYTES_MAX + 1];
+        assert_eq!(Key::new(NS, TypeTag::Kv, &long), Err(Error::KeyTooLong { bytes: long.len() }));
+        assert!(Key::new(NS, TypeTag::Kv, &long[1..]).is_ok());
+        let zeros = vec![0; USER_KEY_BYTES_MAX];
+        let key = event_key(NS, &zeros, 0).unwrap();
+        assert!(key.as_bytes().len() <= STORED_KEY_BYTES_MAX, "escaping fits the limit");
+    }
+}

@@ -1,0 +1,32 @@
+//! The vocabulary of Steadfast: keys, values, versions, limits.
+//!
+//! Everything here is plain data. This crate knows no files, no threads and no clock other
+//! than the [`Clock`] trait, so every layer above can share it without sharing anything else.
+
+pub mod codec;
+mod entropy;
+mod error;
+mod key;
+pub mod limits;
+mod namespace;
+mod record;
+mod replay;
+mod retention;
+mod run_id;
+mod time;
+mod value;
+mod version;
+mod write_set;
+
+pub use entropy::Entropy;
+pub use error::{Error, Result};
+pub use key::{Key, TypeTag, event_key, event_seq, prefix_end, stream_name, stream_prefix};
+pub use namespace::{Namespace, NamespaceId, check_name};
+pub use record::{Record, RecordBuilder};
+pub use replay::ReplayTarget;
+pub use retention::Retention;
+pub use run_id::RunId;
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use value::Value;
+pub use version::{Version, VersionedValue};
+pub use write_set::{Write, WriteKind, WriteSet, Writes};

@@ -1,0 +1,54 @@
+//! Every maximum, once, with its reason. Each is checked at the door, as an error, before
+//! anything is written.
+
+/// Longest key a caller may use, in bytes. Keys live in memory and in every log record of
+/// their rows; what does not fit here belongs in the value.
+pub const USER_KEY_BYTES_MAX: usize = 4096;
+
+/// Longest stored key, in bytes: the caller's key, the namespace and type in front of it, and
+/// the room that escaping a stream's name and its sequence number can take.
+pub const STORED_KEY_BYTES_MAX: usize = 2 * USER_KEY_BYTES_MAX + 32;
+
+/// Largest encoded value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+
+/// Deepest nesting of lists and maps in a value. Decoding recurses once a level.
+pub const VALUE_DEPTH_MAX: usize = 64;
+
+/// Largest encoded transaction, in bytes. Recovery stages a streamed transaction in memory
+/// until it finds its commit frame, so this bounds what staging can take.
+pub const TXN_BYTES_MAX: usize = 64 << 20;
+
+/// Most writes in one transaction.
+pub const TXN_WRITES_MAX: usize = 1_000_000;
+
+/// Longest name of a run, a tenant, an application or an agent, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
+
+/// Largest frame of the log, in bytes. A transaction above it is streamed in parts.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Largest group of the log, in bytes: what one write hands to the kernel, and the most that
+/// a reader has to hold at once. A group takes frames until it has more than
+/// [`FRAME_BYTES_MAX`], so it is below twice that, with its header, its trailer and padding.
+pub const GROUP_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + (64 << 10);
+
+/// Streamed transactions that may be open in the log at once: with [`TXN_BYTES_MAX`] this
+/// bounds the memory that replay needs to stage them.
+pub const STREAMS_OPEN_MAX: usize = 1;
+
+/// Smallest segment of the log, in bytes: its header block and room for a few groups.
+pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
+
+/// Largest segment of the log, in bytes.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Largest MANIFEST, in bytes. It grows by one epoch for each opening that wrote something.
+pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
+/// Write-set entries of recent commits kept to validate running transactions. A transaction
+/// whose view is older than the oldest kept commit gets a conflict and starts again.
+pub const RECENT_WRITES_MAX: usize = 1 << 16;

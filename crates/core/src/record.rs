@@ -1,0 +1,179 @@
+//! One version of one key, immutable and shared: what the log is replayed into, what the
+//! store keeps, what a scan hands out.
+
+use triomphe::ThinArc;
+
+use crate::{Result, Timestamp, Value, Version, VersionedValue};
+
+/// One version of one key: a value, or a tombstone.
+///
+/// A record is a handle of one pointer; clones share one allocation that holds the key and
+/// the encoded value side by side, so reading either costs one cache miss.
+#[derive(Clone)]
+pub struct Record(ThinArc<Header, u8>);
+
+#[derive(Clone, Copy)]
+struct Header {
+    version: Version,
+    timestamp: Timestamp,
+    /// [`Timestamp::MAX`] if it never expires.
+    expiry: Timestamp,
+    key_len: u16,
+    tombstone: bool,
+}
+
+/// What a record says besides its key and value.
+#[derive(Debug, Clone, Copy)]
+pub struct RecordBuilder {
+    /// The commit that wrote it.
+    pub version: Version,
+    /// When that commit was made.
+    pub timestamp: Timestamp,
+    /// When it stops being there, if ever.
+    pub expiry: Option<Timestamp>,
+}
+
+impl RecordBuilder {
+    /// A value: `key_and_value` holds the stored key, `key_len` bytes, then the encoded value.
+    ///
+    /// # Panics
+    ///
+    /// If `key_len` is above the limit of stored keys or above the length of the slice.
+    pub fn put(&self, key_and_value: &[u8], key_len: usize) -> Record {
+        self.build(key_and_value, key_len, false)
+    }
+
+    /// A tombstone: from this version on the key is not there.
+    pub fn tombstone(&self, key: &[u8]) -> Record {
+        self.build(key, key.len(), true)
+    }
+
+    fn build(&self, bytes: &[u8], key_len: usize, tombstone: bool) -> Record {
+        assert!(key_len <= bytes.len(), "a record's key lies inside its bytes");
+        let header = Header {
+            version: self.version,
+            timestamp: self.timestamp,
+            expiry: self.expiry.unwrap_or(Timestamp::MAX),
+            key_len: u16::try_from(key_len).expect("keys are checked against their limit"),
+            tombstone,
+        };
+        Record(ThinArc::from_header_and_slice(header, bytes))
+    }
+}
+
+impl Record {
+    fn header(&self) -> &Header {
+        &self.0.header.header
+    }
+
+    /// The stored key.
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        &self.0.slice[..usize::from(self.header().key_len)]
+    }
+
+    /// The encoded value; empty for a tombstone.
+    #[inline]
+    pub fn value_bytes(&self) -> &[u8] {
+        &self.0.slice[usize::from(self.header().key_len)..]
+    }
+
+    /// The commit that wrote it.
+    #[inline]
+    pub fn version(&self) -> Version {
+        self.header().version
+    }
+
+    /// When that commit was made.
+    #[inline]
+    pub fn timestamp(&self) -> Timestamp {
+        self.header().timestamp
+    }
+
+    /// When it stops being there, if ever.
+    #[inline]
+    pub fn expiry(&self) -> Option<Timestamp> {
+        Some(self.header().expiry).filter(|expiry| *expiry != Timestamp::MAX)
+    }
+
+    /// Whether the key was deleted by this version.
+    #[inline]
+    pub fn is_tombstone(&self) -> bool {
+        self.header().tombstone
+    }
+
+    /// Whether a reader whose clock stands at `now` sees a value here: not deleted, and not
+    /// expired (a value is gone from the moment of its expiry on).
+    #[inline]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        let header = self.header();
+        !header.tombstone && now < header.expiry
+    }
+
+    /// Bytes of the key and the encoded value.
+    #[inline]
+    pub fn payload_bytes(&self) -> usize {
+        self.0.slice.len()
+    }
+
+    /// Bytes of the allocation behind this handle, without what the allocator adds.
+    #[inline]
+    pub fn heap_bytes(&self) -> usize {
+        size_of::<Header>() + 2 * size_of::<usize>() + self.0.slice.len()
+    }
+
+    /// The value, decoded. It was checked when it was written and its bytes when they were
+    /// read, so an error here means that memory or the program is broken.
+    pub fn value(&self) -> Result<Value> {
+        Value::decode(self.value_bytes())
+    }
+
+    /// The value with its version and times, decoded.
+    pub fn versioned_value(&self) -> Result<VersionedValue> {
+        Ok(VersionedValue {
+            value: self.value()?,
+            version: self.version(),
+            timestamp: self.timestamp(),
+            expiry: self.expiry(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.is_tombstone() { "tombstone" } else { "value" };
+        let key = self.key().escape_ascii();
+        write!(f, "Record({key}@{} {kind} {} B)", self.version(), self.value_bytes().len())
+    }
+}
+
+impl PartialEq for Record {
+    fn eq(&self, other: &Self) -> bool {
+        let (a, b) = (self.header(), other.header());
+        (a.version, a.timestamp, a.expiry, a.tombstone) == (b.version, b.timestamp, b.expiry, b.tombstone)
+            && a.key_len == b.key_len
+            && self.0.slice == other.0.slice
+    }
+}
+
+impl Eq for Record {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_gives_back_what_it_was_built_from() {
+        let builder = RecordBuilder {
+            version: Version(3),
+            timestamp: Timestamp::from_micros(5),
+            expiry: Some(Timestamp::from_micros(9)),
+        };
+        let record = builder.put(b"keyvalue", 3);
+        assert_eq!((record.key(), record.value_bytes()), (&b"key"[..], &b"value"[..]));
+        assert!(record.is_live(Timestamp::from_micros(8)));
+        assert!(!record.is_live(Timestamp::from_micros(9)), "gone from its expiry on");
+        assert!(!builder.tombstone(b"key").is_live(Timestamp::ZERO));
+        assert_eq!(size_of::<Record>(), size_of::<usize>(), "a handle is one pointer");
+    }
+}

@@ -1,0 +1,266 @@
+//! What can be stored, and its encoding.
+//!
+//! An encoded value is one tag byte and its content; a value inside a list or a map has its
+//! length in front, the outermost ends where its bytes end. Integers are 8 bytes
+//! little-endian, maps keep their keys sorted, so equal values have equal bytes.
+
+use std::collections::BTreeMap;
+
+use crate::codec::{Cursor, put_bytes, put_varint};
+use crate::limits::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
+use crate::{Error, Result};
+
+/// A value. There is no coercion between kinds: `Int(1)` is not `Float(1.0)`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Value {
+    /// Nothing, which is not the same as no value.
+    #[default]
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A signed integer.
+    Int(i64),
+    /// A floating-point number; NaN is refused when it is written.
+    Float(f64),
+    /// Text.
+    String(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Values in order.
+    List(Vec<Value>),
+    /// Values by name.
+    Map(BTreeMap<String, Value>),
+}
+
+const NULL: u8 = 0;
+const FALSE: u8 = 1;
+const TRUE: u8 = 2;
+const INT: u8 = 3;
+const FLOAT: u8 = 4;
+const STRING: u8 = 5;
+const BYTES: u8 = 6;
+const LIST: u8 = 7;
+const MAP: u8 = 8;
+
+impl Value {
+    /// Appends the encoding, after checking the value against the limits.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<()> {
+        let start = out.len();
+        self.encode_at(out, 0)?;
+        let bytes = out.len() - start;
+        if bytes > VALUE_BYTES_MAX {
+            out.truncate(start);
+            return Err(Error::ValueTooLarge { bytes });
+        }
+        Ok(())
+    }
+
+    fn encode_at(&self, out: &mut Vec<u8>, depth: usize) -> Result<()> {
+        if depth > VALUE_DEPTH_MAX {
+            return Err(Error::ValueTooDeep);
+        }
+        match self {
+            Self::Null => out.push(NULL),
+            Self::Bool(false) => out.push(FALSE),
+            Self::Bool(true) => out.push(TRUE),
+            Self::Int(n) => {
+                out.push(INT);
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+            Self::Float(x) if x.is_nan() => return Err(Error::NotANumber),
+            Self::Float(x) => {
+                out.push(FLOAT);
+                out.extend_from_slice(&x.to_le_bytes());
+            }
+            Self::String(text) => {
+                out.push(STRING);
+                out.extend_from_slice(text.as_bytes());
+            }
+            Self::Bytes(bytes) => {
+                out.push(BYTES);
+                out.extend_from_slice(bytes);
+            }
+            Self::List(items) => {
+                out.push(LIST);
+                put_varint(out, items.len() as u64);
+                for item in items {
+                    item.encode_inside(out, depth)?;
+                }
+            }
+            Self::Map(items) => {
+                out.push(MAP);
+                put_varint(out, items.len() as u64);
+                for (name, item) in items {
+                    put_bytes(out, name.as_bytes());
+                    item.encode_inside(out, depth)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_inside(&self, out: &mut Vec<u8>, depth: usize) -> Result<()> {
+        let mut inner = Vec::new();
+        self.encode_at(&mut inner, depth + 1)?;
+        put_bytes(out, &inner);
+        Ok(())
+    }
+
+    /// Reads what [`Value::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        Self::decode_at(bytes, 0)
+    }
+
+    fn decode_at(bytes: &[u8], depth: usize) -> Result<Self> {
+        let mut cursor = Cursor::new("value", bytes);
+        if depth > VALUE_DEPTH_MAX {
+            return Err(Error::ValueTooDeep);
+        }
+        let value = match cursor.u8()? {
+            NULL => Self::Null,
+            FALSE => Self::Bool(false),
+            TRUE => Self::Bool(true),
+            INT => Self::Int(i64::from_le_bytes(cursor.array()?)),
+            FLOAT => match f64::from_le_bytes(cursor.array()?) {
+                x if x.is_nan() => return Err(cursor.malformed("a float that is not a number")),
+                x => Self::Float(x),
+            },
+            STRING => Self::String(
+                std::str::from_utf8(cursor.rest())
+                    .map_err(|_| Cursor::new("value", bytes).malformed("text that is not UTF-8"))?
+                    .to_owned(),
+            ),
+            BYTES => Self::Bytes(cursor.rest().to_vec()),
+            LIST => {
+                let count = cursor.length()?;
+                // An item takes two bytes at the least, so a false count cannot make this large.
+                let mut items = Vec::with_capacity(count.min(cursor.left() / 2));
+                for _ in 0..count {
+                    items.push(Self::decode_at(cursor.bytes()?, depth + 1)?);
+                }
+                Self::List(items)
+            }
+            MAP => {
+                let count = cursor.length()?;
+                let mut items = BTreeMap::new();
+                for _ in 0..count {
+                    let name = cursor.str()?.to_owned();
+                    if items.last_key_value().is_some_and(|(last, _)| *last >= name) {
+                        return Err(cursor.malformed("map keys out of order"));
+                    }
+                    items.insert(name, Self::decode_at(cursor.bytes()?, depth + 1)?);
+                }
+                Self::Map(items)
+            }
+            _ => return Err(cursor.malformed("an unknown kind of value")),
+        };
+        cursor.end()?;
+        Ok(value)
+    }
+
+    /// The bytes, if this is [`Value::Bytes`].
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// The text, if this is [`Value::String`].
+    pub fn as_str(&self) -> Option<&str> {
+        if let Self::String(text) = self { Some(text) } else { None }
+    }
+
+    /// The integer, if this is [`Value::Int`].
+    pub fn as_int(&self) -> Option<i64> {
+        if let Self::Int(n) = self { Some(*n) } else { None }
+    }
+}
+
+macro_rules! from {
+    ($($from:ty => |$x:ident| $value:expr),* $(,)?) => {
+        $(impl From<$from> for Value {
+            fn from($x: $from) -> Self {
+                $value
+            }
+        })*
+    };
+}
+
+from! {
+    bool => |x| Self::Bool(x),
+    i64 => |x| Self::Int(x),
+    i32 => |x| Self::Int(x.into()),
+    u32 => |x| Self::Int(x.into()),
+    f64 => |x| Self::Float(x),
+    &str => |x| Self::String(x.to_owned()),
+    String => |x| Self::String(x),
+    &[u8] => |x| Self::Bytes(x.to_vec()),
+    Vec<u8> => |x| Self::Bytes(x),
+    Vec<Value> => |x| Self::List(x),
+    BTreeMap<String, Value> => |x| Self::Map(x),
+}
+
+impl<const N: usize> From<&[u8; N]> for Value {
+    fn from(x: &[u8; N]) -> Self {
+        Self::Bytes(x.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            any::<f64>().prop_filter("not NaN", |x| !x.is_nan()).prop_map(Value::Float),
+            ".{0,12}".prop_map(Value::String),
+            prop::collection::vec(any::<u8>(), 0..12).prop_map(Value::Bytes),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::List),
+                prop::collection::btree_map(".{0,4}", inner, 0..5).prop_map(Value::Map),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_round_trips(value in values()) {
+            let mut out = Vec::new();
+            value.encode(&mut out).unwrap();
+            prop_assert_eq!(Value::decode(&out), Ok(value));
+        }
+
+        #[test]
+        fn no_bytes_make_decoding_panic_and_what_decodes_encodes_the_same(bytes: Vec<u8>) {
+            if let Ok(value) = Value::decode(&bytes) {
+                let mut out = Vec::new();
+                value.encode(&mut out).unwrap();
+                prop_assert_eq!(out, bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_are_never_confused() {
+        assert_ne!(Value::Int(1), Value::Float(1.0));
+        assert_ne!(Value::String("a".into()), Value::Bytes(b"a".to_vec()));
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_stored_and_leaves_the_buffer_as_it_was() {
+        let mut out = vec![9];
+        let large = Value::Bytes(vec![0; VALUE_BYTES_MAX]);
+        assert_eq!(large.encode(&mut out), Err(Error::ValueTooLarge { bytes: VALUE_BYTES_MAX + 1 }));
+        assert_eq!(out, [9]);
+        assert_eq!(Value::Float(f64::NAN).encode(&mut Vec::new()), Err(Error::NotANumber));
+        let mut deep = Value::Null;
+        for _ in 0..=VALUE_DEPTH_MAX {
+            deep = Value::List(vec![deep]);
+        }
+        assert_eq!(deep.encode(&mut Vec::new()), Err(Error::ValueTooDeep));
+    }
+}
