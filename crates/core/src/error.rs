@@ -45,8 +45,11 @@ pub enum Error {
     },
     /// A transaction is larger than [`limits::TXN_BYTES_MAX`] or has more writes than
     /// [`limits::TXN_WRITES_MAX`].
-    #[error("the transaction has {bytes} bytes in {writes} writes, the limits are {} bytes and {} writes",
-        limits::TXN_BYTES_MAX, limits::TXN_WRITES_MAX)]
+    #[error(
+        "the transaction has {bytes} bytes in {writes} writes, the limits are {} bytes and {} writes",
+        limits::TXN_BYTES_MAX,
+        limits::TXN_WRITES_MAX
+    )]
     TransactionTooLarge {
         /// Encoded bytes.
         bytes: usize,

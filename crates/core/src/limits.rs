@@ -36,9 +36,12 @@ pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// [`FRAME_BYTES_MAX`], so it is below twice that, with its header, its trailer and padding.
 pub const GROUP_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX + (64 << 10);
 
-/// Streamed transactions that may be open in the log at once: with [`TXN_BYTES_MAX`] this
-/// bounds the memory that replay needs to stage them.
-pub const STREAMS_OPEN_MAX: usize = 1;
+/// Streamed transactions that may be open at once in a log. The engine has one at a time; a
+/// log that was written by hand may have more.
+pub const STREAMS_OPEN_MAX: usize = 4096;
+
+/// Bytes of streamed transactions that replay stages at the most, of all that are open.
+pub const STAGED_BYTES_MAX: usize = TXN_BYTES_MAX + (16 << 20);
 
 /// Smallest segment of the log, in bytes: its header block and room for a few groups.
 pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;

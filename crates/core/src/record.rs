@@ -150,7 +150,8 @@ impl std::fmt::Debug for Record {
 impl PartialEq for Record {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (self.header(), other.header());
-        (a.version, a.timestamp, a.expiry, a.tombstone) == (b.version, b.timestamp, b.expiry, b.tombstone)
+        (a.version, a.timestamp, a.expiry, a.tombstone)
+            == (b.version, b.timestamp, b.expiry, b.tombstone)
             && a.key_len == b.key_len
             && self.0.slice == other.0.slice
     }

@@ -7,7 +7,7 @@ use crate::{Namespace, NamespaceId, Record, Version};
 /// Durability knows no store: it reads its files and writes into one of these. A target keeps
 /// the versions it is given, and a lower version never takes the place of a higher one, so
 /// that applying the same records again changes nothing.
-pub trait ReplayTarget {
+pub trait ReplayTarget: Sync {
     /// Takes a run of records: complete transactions only, in commit order, so the records of
     /// one key come with rising versions.
     fn apply(&self, run: Vec<Record>);

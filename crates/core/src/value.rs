@@ -254,7 +254,10 @@ mod tests {
     fn refuses_what_cannot_be_stored_and_leaves_the_buffer_as_it_was() {
         let mut out = vec![9];
         let large = Value::Bytes(vec![0; VALUE_BYTES_MAX]);
-        assert_eq!(large.encode(&mut out), Err(Error::ValueTooLarge { bytes: VALUE_BYTES_MAX + 1 }));
+        assert_eq!(
+            large.encode(&mut out),
+            Err(Error::ValueTooLarge { bytes: VALUE_BYTES_MAX + 1 })
+        );
         assert_eq!(out, [9]);
         assert_eq!(Value::Float(f64::NAN).encode(&mut Vec::new()), Err(Error::NotANumber));
         let mut deep = Value::Null;

@@ -121,7 +121,8 @@ impl WriteSet {
     /// The records this transaction leaves when committed as `version` at `timestamp`: one a
     /// key, the last write of each.
     pub fn records(&self, version: Version, timestamp: Timestamp) -> Vec<Record> {
-        let mut records: Vec<_> = self.iter().map(|write| write.record(version, timestamp)).collect();
+        let mut records: Vec<_> =
+            self.iter().map(|write| write.record(version, timestamp)).collect();
         keep_last_of_each_key(&mut records);
         records
     }
@@ -197,7 +198,9 @@ impl<'a> Writes<'a> {
             DELETE => WriteKind::Delete,
             _ => return Err(cursor.malformed("an unknown kind of write")),
         };
-        if flags & !(KIND_MASK | HAS_EXPIRY) != 0 || (flags != 0 && flags != DELETE && flags != HAS_EXPIRY) {
+        if flags & !(KIND_MASK | HAS_EXPIRY) != 0
+            || (flags != 0 && flags != DELETE && flags != HAS_EXPIRY)
+        {
             return Err(cursor.malformed("unknown flags"));
         }
         let key_len = cursor.length()?;

@@ -1,1 +1,22 @@
-//! placeholder
+//! The bytes that survive: log, recovery, MANIFEST.
+//!
+//! This crate knows no store. It reads and writes files through [`disk::Disk`], and puts what
+//! it recovers into a [`steadfast_core::ReplayTarget`]. *When* anything is written, synced or
+//! recovered is the engine's decision; *how*, so that it survives, is decided here.
+//!
+//! Where to look: the formats are in [`wal`] and [`manifest`], the decision table in
+//! [`recovery`], the names of files in [`layout`].
+
+pub mod disk;
+mod error;
+pub mod layout;
+pub mod manifest;
+mod quarantine;
+pub mod recovery;
+pub mod replay;
+mod std_disk;
+pub mod wal;
+
+pub use error::{CorruptionKind, Error, Result};
+pub use replay::{Progress, ReplayStats, replay_wal};
+pub use std_disk::StdDisk;

@@ -1,0 +1,106 @@
+//! The names of files in a database directory, built and parsed in one place.
+//!
+//! ```text
+//! <db>/LOCK                  locked by the writer
+//! <db>/MANIFEST              replaced atomically through MANIFEST.tmp
+//! <db>/WAL/wal-000001.seg    segments of the log
+//! <db>/SNAPSHOTS/            snapshots
+//! <db>/quarantine/           copies of what recovery cut
+//! ```
+
+use std::path::{Path, PathBuf};
+
+/// The directory of one database.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+/// The names that a database directory itself holds.
+pub(crate) const ROOT_NAMES: [&str; 6] =
+    ["LOCK", "MANIFEST", "MANIFEST.tmp", "WAL", "SNAPSHOTS", "quarantine"];
+
+impl Layout {
+    /// The database at `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The lock file.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("LOCK")
+    }
+
+    /// The MANIFEST.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("MANIFEST")
+    }
+
+    /// What a MANIFEST is called while it is being written.
+    pub fn manifest_tmp(&self) -> PathBuf {
+        self.root.join("MANIFEST.tmp")
+    }
+
+    /// The directory of the log.
+    pub fn wal(&self) -> PathBuf {
+        self.root.join("WAL")
+    }
+
+    /// A segment of the log.
+    pub fn segment(&self, number: u64) -> PathBuf {
+        self.wal().join(Self::segment_name(number))
+    }
+
+    /// A segment's file name.
+    pub fn segment_name(number: u64) -> String {
+        format!("wal-{number:06}.seg")
+    }
+
+    /// A segment's path relative to the database, for messages.
+    pub fn segment_label(number: u64) -> String {
+        format!("WAL/{}", Self::segment_name(number))
+    }
+
+    /// The number in a segment's file name; `None` for any other name.
+    pub fn parse_segment_name(name: &str) -> Option<u64> {
+        let number = name.strip_prefix("wal-")?.strip_suffix(".seg")?.parse().ok()?;
+        (Self::segment_name(number) == name && number > 0).then_some(number)
+    }
+
+    /// The directory of snapshots.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("SNAPSHOTS")
+    }
+
+    /// The directory of copies of what recovery cut.
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// `path` as messages show it: relative to the database where it lies inside.
+    pub fn label(&self, path: &Path) -> String {
+        match path.strip_prefix(&self.root) {
+            Ok(inside) if !inside.as_os_str().is_empty() => inside.display().to_string(),
+            _ => path.display().to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_it_would_write_itself_are_segments() {
+        assert_eq!(Layout::parse_segment_name("wal-000012.seg"), Some(12));
+        assert_eq!(Layout::parse_segment_name("wal-1234567.seg"), Some(1_234_567));
+        for name in ["wal-12.seg", "wal-000000.seg", "wal-+00012.seg", "wal-000012.seg~", "x"] {
+            assert_eq!(Layout::parse_segment_name(name), None, "{name}");
+        }
+    }
+}

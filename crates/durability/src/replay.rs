@@ -1,0 +1,296 @@
+//! Applies the valid part of a log to a [`ReplayTarget`].
+//!
+//! The log is read in order, in bounded pieces. Records are handed over in runs; while the
+//! target takes one run, the next is read and checked on another thread. Streamed
+//! transactions are staged until their commit frame is there.
+
+use std::collections::HashMap;
+use std::sync::mpsc;
+
+use steadfast_core::codec::Cursor;
+use steadfast_core::limits::{STAGED_BYTES_MAX, STREAMS_OPEN_MAX};
+use steadfast_core::{
+    Namespace, NamespaceId, Record, ReplayTarget, Timestamp, Version, WriteKind, WriteSet,
+};
+
+use crate::error::Result;
+use crate::wal::chain::Wal;
+use crate::wal::frame::{Frame, split_body};
+
+/// A run is handed over when it has this many records …
+const RUN_RECORDS: usize = 1 << 18;
+/// … or this many bytes of keys and values.
+const RUN_BYTES: usize = 64 << 20;
+
+/// What replaying a log found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ReplayStats {
+    /// Committed transactions applied.
+    pub txns_applied: u64,
+    /// Writes applied.
+    pub writes_applied: u64,
+    /// Deletes applied.
+    pub deletes_applied: u64,
+    /// Streamed transactions not applied: aborted, or without their commit.
+    pub discarded_txns: u64,
+    /// Parts, commits and aborts of streamed transactions whose begin is not there.
+    pub orphaned_entries: u64,
+    /// The version of the newest transaction applied.
+    pub final_version: Version,
+    /// Its time.
+    pub final_timestamp: Timestamp,
+    /// Groups read.
+    pub groups: u64,
+    /// Bytes of log read.
+    pub bytes: u64,
+}
+
+/// How far a replay has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of log read so far.
+    pub bytes: u64,
+    /// Bytes of log there are at most; files are filled ahead, so the end may come sooner.
+    pub bytes_total: u64,
+    /// Transactions applied so far.
+    pub txns: u64,
+}
+
+/// Replays the valid part of `wal` into `target`, without changing anything on disk.
+///
+/// This judges nothing: a log that [`crate::recovery::recover`] would refuse to open is
+/// replayed up to where it stops being valid.
+pub fn replay_wal(wal: &Wal, target: &dyn ReplayTarget) -> Result<ReplayStats> {
+    Ok(wal.scan(target, None, &mut |_| {})?.replayed.stats)
+}
+
+/// A streamed transaction without its commit so far.
+#[derive(Debug, Default)]
+struct Staged {
+    bytes: Vec<u8>,
+    parts: u64,
+}
+
+/// Takes groups in log order and turns them into runs of records.
+pub(crate) struct Applier<'a> {
+    target: &'a dyn ReplayTarget,
+    hand_over: &'a mut dyn FnMut(Vec<Record>),
+    run: Vec<Record>,
+    run_bytes: usize,
+    staged: HashMap<u64, Staged>,
+    staged_bytes: usize,
+    namespaces: HashMap<NamespaceId, Namespace>,
+    footer: Option<(Version, Timestamp)>,
+    stats: ReplayStats,
+}
+
+/// A frame with a right checksum that cannot be: a reason to stop before its group.
+pub(crate) type Undecodable = steadfast_core::Error;
+
+const fn undecodable(reason: &'static str) -> Undecodable {
+    Undecodable::Malformed { what: "log", reason, at: 0 }
+}
+
+/// What a replay left besides the records in its target.
+#[derive(Default)]
+pub(crate) struct Replayed {
+    pub(crate) stats: ReplayStats,
+    /// The namespace ids that the log defines.
+    pub(crate) namespaces: Vec<NamespaceId>,
+    /// If the log ends in a footer: the version that comes next, and the time of the newest
+    /// commit.
+    pub(crate) footer: Option<(Version, Timestamp)>,
+}
+
+/// Runs `read`, which feeds an applier with groups. From the second run on, the target takes
+/// runs on a thread of its own while `read` goes on.
+pub(crate) fn replay_into<T>(
+    target: &dyn ReplayTarget,
+    read: impl FnOnce(&mut Applier<'_>) -> Result<T>,
+) -> Result<(T, Replayed)> {
+    std::thread::scope(|scope| {
+        let mut sender: Option<mpsc::SyncSender<Vec<Record>>> = None;
+        let mut hand_over = |run: Vec<Record>| {
+            let sender = sender.get_or_insert_with(|| {
+                let (sender, receiver) = mpsc::sync_channel::<Vec<Record>>(1);
+                scope.spawn(move || receiver.into_iter().for_each(|run| target.apply(run)));
+                sender
+            });
+            sender.send(run).expect("the thread that applies runs ends after this one");
+        };
+        let mut applier = Applier {
+            target,
+            hand_over: &mut hand_over,
+            run: Vec::new(),
+            run_bytes: 0,
+            staged: HashMap::new(),
+            staged_bytes: 0,
+            namespaces: HashMap::new(),
+            footer: None,
+            stats: ReplayStats::default(),
+        };
+        let result = read(&mut applier)?;
+        let (last_run, replayed) = applier.finish();
+        match &sender {
+            None => target.apply(last_run),
+            Some(sender) => sender.send(last_run).expect("as above"),
+        }
+        Ok((result, replayed))
+    })
+}
+
+impl Applier<'_> {
+    /// What was found so far.
+    pub(crate) const fn stats(&self) -> &ReplayStats {
+        &self.stats
+    }
+
+    /// Applies the frames of one group of `bytes` bytes, all of them or, where one cannot be,
+    /// none.
+    pub(crate) fn group(
+        &mut self,
+        frames: &[u8],
+        count: u16,
+        bytes: u64,
+    ) -> std::result::Result<(), Undecodable> {
+        let before = (self.stats, self.run.len(), self.run_bytes);
+        if let Err(error) = self.frames(frames, count) {
+            self.stats = before.0;
+            self.run.truncate(before.1);
+            self.run_bytes = before.2;
+            return Err(error);
+        }
+        self.stats.groups += 1;
+        self.stats.bytes += bytes;
+        if self.run.len() >= RUN_RECORDS || self.run_bytes >= RUN_BYTES {
+            let next = Vec::with_capacity(self.run.len());
+            self.run_bytes = 0;
+            (self.hand_over)(std::mem::replace(&mut self.run, next));
+        }
+        Ok(())
+    }
+
+    /// Says that what follows was written in another life of the database: a transaction
+    /// that is still streaming will not be completed.
+    pub(crate) fn epoch_ends(&mut self) {
+        if !self.staged.is_empty() {
+            log::warn!("{} incomplete transactions were discarded", self.staged.len());
+            self.stats.discarded_txns += self.staged.len() as u64;
+            self.staged.clear();
+            self.staged_bytes = 0;
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Record>, Replayed) {
+        self.epoch_ends();
+        if self.stats.orphaned_entries > 0 {
+            let n = self.stats.orphaned_entries;
+            log::warn!("{n} entries of transactions that never began were ignored");
+        }
+        let namespaces = self.namespaces.into_keys().collect();
+        (self.run, Replayed { stats: self.stats, namespaces, footer: self.footer })
+    }
+
+    fn frames(&mut self, frames: &[u8], count: u16) -> std::result::Result<(), Undecodable> {
+        let mut cursor = Cursor::new("group", frames);
+        for _ in 0..count {
+            self.footer = None;
+            match Frame::decode(&mut cursor)? {
+                Frame::Txn { version, timestamp, body } => self.commit(version, timestamp, body)?,
+                Frame::Begin { txn, .. } => self.begin(txn)?,
+                Frame::Part { txn, bytes } => self.part(txn, bytes)?,
+                Frame::Commit { txn, version, timestamp, parts, checksum } => {
+                    match self.unstage(txn) {
+                        None => self.stats.orphaned_entries += 1,
+                        Some(staged) => {
+                            if staged.parts != parts || crc32fast::hash(&staged.bytes) != checksum {
+                                return Err(undecodable("a commit of other parts"));
+                            }
+                            self.commit(version, timestamp, &staged.bytes)?;
+                        }
+                    }
+                }
+                Frame::Abort { txn } => match self.unstage(txn) {
+                    None => self.stats.orphaned_entries += 1,
+                    Some(_) => self.stats.discarded_txns += 1,
+                },
+                Frame::Seal { .. } => {}
+                Frame::Footer { next_version, timestamp } => {
+                    self.footer = Some((next_version, timestamp));
+                }
+            }
+        }
+        if cursor.rest().iter().any(|byte| *byte != 0) {
+            return Err(undecodable("padding that is not zero"));
+        }
+        Ok(())
+    }
+
+    /// Takes a committed transaction.
+    fn commit(
+        &mut self,
+        version: Version,
+        timestamp: Timestamp,
+        body: &[u8],
+    ) -> std::result::Result<(), Undecodable> {
+        if version <= self.stats.final_version {
+            return Err(undecodable("a version that is not above the one before it"));
+        }
+        let (definitions, writes) = split_body(body)?;
+        for (id, namespace) in definitions {
+            let known = self.namespaces.entry(id).or_insert_with(|| {
+                self.target.define_namespace(id, &namespace);
+                namespace.clone()
+            });
+            if *known != namespace {
+                return Err(undecodable("a namespace id with two meanings"));
+            }
+        }
+        for write in WriteSet::writes_in(writes) {
+            let write = write?;
+            match write.kind {
+                WriteKind::Put => self.stats.writes_applied += 1,
+                WriteKind::Delete => self.stats.deletes_applied += 1,
+            }
+            let record = write.record(version, timestamp);
+            self.run_bytes += record.payload_bytes();
+            self.run.push(record);
+        }
+        self.stats.txns_applied += 1;
+        self.stats.final_version = version;
+        self.stats.final_timestamp = self.stats.final_timestamp.max(timestamp);
+        Ok(())
+    }
+
+    fn begin(&mut self, txn: u64) -> std::result::Result<(), Undecodable> {
+        if self.staged.len() >= STREAMS_OPEN_MAX {
+            return Err(undecodable("more streamed transactions at once than there can be"));
+        }
+        if self.staged.insert(txn, Staged::default()).is_some() {
+            return Err(undecodable("a streamed transaction that begins twice"));
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, txn: u64, bytes: &[u8]) -> std::result::Result<(), Undecodable> {
+        match self.staged.get_mut(&txn) {
+            None => self.stats.orphaned_entries += 1,
+            Some(staged) => {
+                self.staged_bytes += bytes.len();
+                if self.staged_bytes > STAGED_BYTES_MAX {
+                    return Err(undecodable("more of streamed transactions than there can be"));
+                }
+                staged.bytes.extend_from_slice(bytes);
+                staged.parts += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn unstage(&mut self, txn: u64) -> Option<Staged> {
+        let staged = self.staged.remove(&txn)?;
+        self.staged_bytes -= staged.bytes.len();
+        Some(staged)
+    }
+}

@@ -1,0 +1,370 @@
+//! Which segments make the log: found by following each header to the one it continues.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use steadfast_core::ReplayTarget;
+
+use crate::disk::{Access, Disk, DiskFile};
+use crate::error::{CorruptionKind, Error, IoContext, Result};
+use crate::layout::Layout;
+use crate::manifest::Manifest;
+use crate::replay::{Applier, Progress, Replayed, replay_into};
+use crate::wal::group::GroupKind;
+use crate::wal::reader::{End, Evidence, SegmentReader, Tail};
+use crate::wal::segment::{HEADER_BYTES, HEADER_LEN, HeaderError, SegmentHeader, WAL_FORMAT};
+
+/// One segment of the log.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// Its header.
+    pub header: SegmentHeader,
+    /// Its file.
+    pub file: Arc<dyn DiskFile>,
+    /// Its length, in bytes.
+    pub bytes: u64,
+    /// The log position where its valid part ends, as its successor says; `None` for the
+    /// newest.
+    pub valid_end: Option<u64>,
+}
+
+impl Segment {
+    /// Its file, for messages.
+    pub fn label(&self) -> String {
+        Layout::segment_label(self.header.number)
+    }
+}
+
+/// Something in a file that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file, relative to the database.
+    pub file: String,
+    /// Where in it, in bytes.
+    pub offset: u64,
+    /// What is wrong.
+    pub kind: CorruptionKind,
+}
+
+/// The log of a database, opened for reading.
+#[derive(Debug)]
+pub struct Wal {
+    /// The segments that make the log, oldest first.
+    pub segments: Vec<Segment>,
+    /// Why the log cannot be followed beyond the last of `segments`, if the MANIFEST names
+    /// more.
+    pub broken: Option<Damage>,
+    /// Segments that are not part of the log, behind it: made ready and never used, cut short
+    /// by a crash, or out of reach behind damage.
+    pub spares: Vec<Spare>,
+    manifest: Manifest,
+    highest: u64,
+}
+
+/// A segment file that is not part of the log.
+#[derive(Debug)]
+pub struct Spare {
+    /// Its number.
+    pub number: u64,
+    /// The file, if its header is valid.
+    pub segment: Option<Segment>,
+}
+
+/// What a scan of the log found, besides what it put into its target.
+pub(crate) struct Scan {
+    pub(crate) replayed: Replayed,
+    /// Where the log stops being valid, and what is there.
+    pub(crate) end: End,
+    /// What is wrong there, and where; `None` where there is nothing.
+    pub(crate) damage: Option<Damage>,
+    /// The highest promise of any header, and the MANIFEST's floor.
+    pub(crate) promised: u64,
+    /// Groups behind the end that are valid on their own.
+    pub(crate) evidence_groups: u64,
+    /// The boundary of groups at `promised`, if it is one: segment index, chain hash.
+    pub(crate) at_promise: Option<(usize, u64, u32)>,
+    /// The segment in which the log ends, by index.
+    pub(crate) end_segment: usize,
+    /// Where the last group begins, if it is a footer or a seal.
+    pub(crate) closing: Option<u64>,
+}
+
+impl Wal {
+    /// Finds the segments that `manifest` speaks of.
+    pub fn open(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Result<Self> {
+        let mut numbers: Vec<u64> = match disk.list(&layout.wal()) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            names => names.at("WAL", "list")?,
+        }
+        .iter()
+        .filter_map(|name| Layout::parse_segment_name(name))
+        .collect();
+        numbers.sort_unstable();
+        let mut wal = Self {
+            segments: Vec::new(),
+            broken: None,
+            spares: Vec::new(),
+            manifest: manifest.clone(),
+            highest: numbers.last().copied().unwrap_or(0).max(manifest.newest_segment),
+        };
+        let open = |number| open_segment(disk, layout, manifest, number);
+        if manifest.newest_segment > 0 {
+            wal.follow_back(manifest.newest_segment, &numbers, &open)?;
+        }
+        let last = wal.segments.last().map_or(0, |segment| segment.header.number);
+        for number in numbers.into_iter().filter(|number| *number > last) {
+            let segment = match open(number)? {
+                Found::Segment(segment) => Some(segment),
+                Found::Damaged(_) => None,
+            };
+            wal.spares.push(Spare { number, segment });
+        }
+        Ok(wal)
+    }
+
+    /// Follows predecessors from segment `newest` to the oldest. Where one cannot be used,
+    /// the log is what lies before it.
+    fn follow_back(
+        &mut self,
+        newest: u64,
+        numbers: &[u64],
+        open: &impl Fn(u64) -> Result<Found>,
+    ) -> Result<()> {
+        let oldest = self.manifest.oldest_segment;
+        let mut number = newest;
+        let mut successor: Option<SegmentHeader> = None;
+        loop {
+            let damage = match open(number)? {
+                Found::Damaged(damage) => damage,
+                Found::Segment(mut segment) => {
+                    segment.valid_end = successor.map(|header| header.first_position);
+                    let header = segment.header;
+                    let label = segment.label();
+                    self.segments.insert(0, segment);
+                    if number == oldest {
+                        return Ok(());
+                    }
+                    if header.predecessor >= oldest && header.predecessor > 0 {
+                        (number, successor) = (header.predecessor, Some(header));
+                        continue;
+                    }
+                    self.segments.remove(0);
+                    Damage { file: label, offset: 0, kind: CorruptionKind::BrokenChain }
+                }
+            };
+            // Nothing from here on can be reached. What lies before may still be followed;
+            // the highest such segment that has a valid header is where to begin.
+            self.segments.clear();
+            self.broken = Some(damage);
+            let below =
+                numbers.iter().rev().copied().find(|n| {
+                    *n < number && *n >= oldest && matches!(open(*n), Ok(Found::Segment(_)))
+                });
+            match below {
+                Some(below) => (number, successor) = (below, None),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The number of the next segment: above every file there is.
+    pub const fn next_segment(&self) -> u64 {
+        self.highest + 1
+    }
+
+    /// The MANIFEST it was opened by.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Replays the valid part of the log into `target`, up to log position `limit` if given,
+    /// then looks behind it for evidence of what was promised.
+    pub(crate) fn scan(
+        &self,
+        target: &dyn ReplayTarget,
+        limit: Option<u64>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Scan> {
+        let read = |applier: &mut Applier<'_>| self.read_chain(applier, limit, progress);
+        let (mut scan, replayed) = replay_into(target, read)?;
+        target.finish(replayed.stats.final_version);
+        scan.look_behind(self, limit.is_some())?;
+        Ok(Scan { replayed, ..scan })
+    }
+
+    fn read_chain(
+        &self,
+        applier: &mut Applier<'_>,
+        limit: Option<u64>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Scan> {
+        let floor = self.manifest.floor;
+        let bytes_total = self.segments.iter().map(|s| s.bytes.saturating_sub(HEADER_BYTES)).sum();
+        // Boundaries of groups from the highest promise so far on, so that the chain hash at
+        // the final one is known without reading anything again.
+        let mut boundaries = VecDeque::new();
+        let mut scan = Scan {
+            replayed: Replayed::default(),
+            end: End { position: 0, tail: Tail::Nothing },
+            damage: None,
+            promised: floor.position,
+            evidence_groups: 0,
+            at_promise: None,
+            end_segment: 0,
+            closing: None,
+        };
+        for (index, segment) in self.segments.iter().enumerate() {
+            let header = &segment.header;
+            if index > 0 && self.segments[index - 1].header.epoch != header.epoch {
+                applier.epoch_ends();
+            }
+            let mut reader = SegmentReader::new(segment.file.clone(), *header);
+            scan.promised = scan.promised.max(header.durable_upto);
+            scan.end_segment = index;
+            boundaries.push_back((index, header.first_position, header.chain));
+            let stop = segment.valid_end.into_iter().chain(limit).min();
+            let mut reported = 0;
+            let broken = loop {
+                if stop == Some(reader.position()) {
+                    break None;
+                }
+                let group = match reader.next_group()? {
+                    Ok(group) => group,
+                    Err(kind) => break Some(kind),
+                };
+                let applied = applier.group(
+                    group.frames,
+                    group.header.frames,
+                    u64::from(group.header.length),
+                );
+                if let Err(error) = applied {
+                    log::warn!("{}: {error}", segment.label());
+                    scan.end.position = group.position;
+                    break Some(CorruptionKind::Undecodable);
+                }
+                let closes = matches!(group.header.kind, GroupKind::Seal | GroupKind::Footer);
+                scan.closing = closes.then_some(group.position);
+                scan.promised = scan.promised.max(group.header.durable_upto);
+                let end = group.position + u64::from(group.header.length);
+                if end == floor.position && group.chain != floor.chain {
+                    scan.end.position = group.position;
+                    break Some(CorruptionKind::BrokenChain);
+                }
+                boundaries.push_back((index, end, group.chain));
+                while boundaries.len() > 1 && boundaries[1].1 <= scan.promised {
+                    boundaries.pop_front();
+                }
+                let bytes = applier.stats().bytes;
+                if bytes - reported >= 4 << 20 {
+                    reported = bytes;
+                    progress(Progress { bytes, bytes_total, txns: applier.stats().txns_applied });
+                }
+            };
+            match broken {
+                None if segment.valid_end == Some(reader.position()) => {
+                    scan.end.position = reader.position();
+                    let next = &self.segments[index + 1];
+                    if next.header.chain != reader.chain() {
+                        scan.end.tail = Tail::Changed(CorruptionKind::BrokenChain);
+                        let kind = CorruptionKind::BrokenChain;
+                        scan.damage = Some(Damage { file: next.label(), offset: 0, kind });
+                        break;
+                    }
+                }
+                None => {
+                    scan.end.position = reader.position();
+                    break;
+                }
+                // A group that is whole and wrong: nothing after it counts.
+                Some(kind @ (CorruptionKind::Undecodable | CorruptionKind::BrokenChain)) => {
+                    scan.end.tail = Tail::Changed(kind);
+                }
+                Some(kind) => scan.end = reader.end(kind)?,
+            }
+            if broken.is_some() {
+                let offset = header.offset_of(scan.end.position);
+                let kind = match scan.end.tail {
+                    Tail::Nothing => CorruptionKind::Ends,
+                    Tail::Torn(kind) | Tail::Changed(kind) => kind,
+                };
+                scan.damage = Some(Damage { file: segment.label(), offset, kind });
+                if scan.end.tail != Tail::Nothing {
+                    scan.note(&reader.evidence()?);
+                }
+                break;
+            }
+        }
+        if scan.damage.is_none() {
+            scan.damage = self.broken.clone();
+        }
+        let at_promise = boundaries.iter().find(|boundary| boundary.1 == scan.promised);
+        scan.at_promise = at_promise.copied();
+        let stats = applier.stats();
+        progress(Progress { bytes: stats.bytes, bytes_total, txns: stats.txns_applied });
+        Ok(scan)
+    }
+}
+
+impl Scan {
+    fn note(&mut self, evidence: &Evidence) {
+        self.evidence_groups += evidence.groups;
+        self.promised = self.promised.max(evidence.durable_upto);
+    }
+
+    /// Reads what lies behind the end of the log, in later segments, for promises.
+    fn look_behind(&mut self, wal: &Wal, limited: bool) -> Result<()> {
+        if limited {
+            return Ok(());
+        }
+        let behind = wal.segments.iter().skip(self.end_segment + 1);
+        let spares = wal.spares.iter().filter_map(|spare| spare.segment.as_ref());
+        let before = self.promised;
+        for segment in behind.chain(spares) {
+            self.promised = self.promised.max(segment.header.durable_upto);
+            let mut reader = SegmentReader::new(segment.file.clone(), segment.header);
+            while let Ok(group) = reader.next_group()? {
+                self.evidence_groups += 1;
+                self.promised = self.promised.max(group.header.durable_upto);
+            }
+            self.note(&reader.evidence()?);
+        }
+        if self.promised > before && self.at_promise.is_some_and(|at| at.1 != self.promised) {
+            self.at_promise = None;
+        }
+        Ok(())
+    }
+}
+
+/// What became of opening a segment.
+enum Found {
+    Segment(Segment),
+    Damaged(Damage),
+}
+
+fn open_segment(
+    disk: &dyn Disk,
+    layout: &Layout,
+    manifest: &Manifest,
+    number: u64,
+) -> Result<Found> {
+    let label = Layout::segment_label(number);
+    let damaged = |kind| Ok(Found::Damaged(Damage { file: label.clone(), offset: 0, kind }));
+    let file = match disk.open(&layout.segment(number), Access::Read) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return damaged(CorruptionKind::Missing);
+        }
+        file => file.at(&*label, "open")?,
+    };
+    let bytes = file.len().at(&*label, "read the length of")?;
+    let mut block = vec![0; HEADER_LEN];
+    let read = file.read_at(0, &mut block).at(&*label, "read")?;
+    match SegmentHeader::decode(&block[..read]) {
+        Err(HeaderError::NewerFormat(found)) => {
+            Err(Error::NewerFormat { file: label, found, known: WAL_FORMAT })
+        }
+        Err(HeaderError::Corrupt(kind)) => damaged(kind),
+        Ok(header) if header.database != manifest.database => damaged(CorruptionKind::Foreign),
+        Ok(header) if header.number != number => damaged(CorruptionKind::BadHeader),
+        Ok(header) => Ok(Found::Segment(Segment { header, file, bytes, valid_end: None })),
+    }
+}

@@ -1,0 +1,10 @@
+//! The write-ahead log: segments of groups of frames.
+#![doc = include_str!("FORMAT.md")]
+
+pub mod chain;
+pub mod entry;
+pub mod frame;
+pub mod group;
+pub mod reader;
+pub mod segment;
+pub mod writer;

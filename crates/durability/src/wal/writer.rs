@@ -1,0 +1,788 @@
+//! Appends groups to the log: framing, rotation, sync, and what follows when one fails.
+//!
+//! The writer knows one thread at a time: the leader of a commit group owns it. What it
+//! guarantees:
+//!
+//! - A segment that holds a group is named in the MANIFEST, with a floor at its start: it was
+//!   filled, synced, its directory synced and its header made durable before.
+//! - Space is taken when a segment is created, so a full disk is met there, before any byte
+//!   of a commit is written, and the log goes on when there is space again.
+//! - After a failed write the log continues behind the last good group, in a new segment.
+//! - After a failed sync nothing is written any more: the writer is poisoned.
+
+use std::sync::Arc;
+
+use steadfast_core::limits::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
+use steadfast_core::{Entropy, Namespace, NamespaceId, Timestamp, Version};
+
+use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile};
+use crate::error::{Error, IoContext, Result};
+use crate::layout::Layout;
+use crate::manifest::{EpochStart, Floor, Manifest};
+use crate::wal::frame::{Frame, encode_definitions};
+use crate::wal::group::{
+    ChecksumSeed, GROUP_ALIGNMENT, GROUP_BYTES_MIN, GROUP_HEADER_BYTES, GroupBuilder, GroupKind,
+    Stamp, TRAILER_BYTES,
+};
+use crate::wal::segment::{Epoch, HEADER_BYTES, SegmentHeader};
+
+/// Size of the first segment of an epoch; each further one is twice as large, up to the
+/// configured limit, so that a small database has a small log.
+const FIRST_SEGMENT_BYTES: u64 = 256 << 10;
+
+/// Versions reserved with a segment, by its size: no frame is shorter than this many bytes,
+/// so a segment cannot use up what its header reserved.
+const BYTES_PER_VERSION: u64 = 8;
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalOptions {
+    /// Size to which segments grow, in bytes.
+    pub segment_bytes: u64,
+    /// Whether every group is written durably by itself, in blocks of its own, past the
+    /// kernel's cache. One device write where write and sync would be two; a lone commit
+    /// takes a block of log.
+    pub direct: bool,
+}
+
+/// What the writer is asked to append.
+#[derive(Debug, Clone, Copy)]
+pub enum Outgoing<'a> {
+    /// A transaction in one frame.
+    Txn {
+        /// Its version.
+        version: Version,
+        /// When it was committed.
+        timestamp: Timestamp,
+        /// The namespaces that its writes use.
+        namespaces: &'a [NamespaceId],
+        /// Its encoded writes.
+        writes: &'a [u8],
+    },
+    /// A piece of a streamed transaction.
+    Stream(Frame<'a>),
+    /// The commit of a streamed transaction.
+    StreamCommit {
+        /// A [`Frame::Commit`].
+        frame: Frame<'a>,
+        /// The namespaces that its parts define.
+        defined: &'a [NamespaceId],
+    },
+}
+
+impl Outgoing<'_> {
+    const fn version(&self) -> Option<(Version, Timestamp)> {
+        match self {
+            Self::Txn { version, timestamp, .. }
+            | Self::StreamCommit { frame: Frame::Commit { version, timestamp, .. }, .. } => {
+                Some((*version, *timestamp))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Says what namespace an id stands for.
+pub trait NamespaceLookup: Send + Sync {
+    /// The namespace that was interned as `id`.
+    fn namespace(&self, id: NamespaceId) -> Option<Namespace>;
+}
+
+/// An append that did not go through.
+#[derive(Debug)]
+pub struct AppendError {
+    /// How many of the items, from the first, are in the log all the same.
+    pub written: usize,
+    /// Why the others are not. If this is [`Error::Poisoned`] it is not known whether they
+    /// are.
+    pub error: Error,
+}
+
+/// Where a log goes on after recovery.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    /// The log position at which the next segment begins.
+    pub position: u64,
+    /// The chain hash there.
+    pub chain: u32,
+    /// The segment that position lies in; 0 if there is none.
+    pub predecessor: u64,
+    /// The first version that may be given out.
+    pub next_version: Version,
+    /// The newest committed version and its time.
+    pub last: (Version, Timestamp),
+    /// The number of the next segment: above every file there is.
+    pub next_segment: u64,
+    /// Namespace ids that the log defines.
+    pub namespaces: Vec<NamespaceId>,
+    /// The epoch that recovery began; `None` where it had nothing to write.
+    pub epoch: Option<Epoch>,
+}
+
+/// A segment file that is filled and synced, waiting to be used.
+#[derive(Debug)]
+pub struct SpareSegment {
+    number: u64,
+    bytes: u64,
+    file: Arc<dyn DiskFile>,
+}
+
+/// A segment that should be made ready before it is needed.
+#[derive(Debug, Clone)]
+pub struct SpareRequest {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    number: u64,
+    bytes: u64,
+    access: Access,
+}
+
+impl SpareRequest {
+    /// Creates, fills and syncs the file, and syncs its directory. On an error nothing is
+    /// left of it.
+    pub fn build(&self) -> Result<SpareSegment> {
+        let path = self.layout.segment(self.number);
+        let label = Layout::segment_label(self.number);
+        let file = self.disk.create(&path, self.access).at(&*label, "create")?;
+        let filled = file
+            .allocate(self.bytes)
+            .at(&*label, "take the space for")
+            .and_then(|()| file.sync_all().at(&*label, "sync"))
+            .and_then(|()| self.disk.sync_dir(&self.layout.wal()).at("WAL", "sync the directory"));
+        if let Err(error) = filled {
+            let _ = self.disk.remove(&path);
+            return Err(error);
+        }
+        log::debug!("{label}: ready, {} bytes", self.bytes);
+        Ok(SpareSegment { number: self.number, bytes: self.bytes, file })
+    }
+}
+
+/// The segment that groups go to.
+#[derive(Debug)]
+struct Active {
+    header: SegmentHeader,
+    seed: ChecksumSeed,
+    file: Arc<dyn DiskFile>,
+    bytes: u64,
+    /// Nothing may follow in this segment: it is sealed, or a write behind its last good
+    /// group failed.
+    closed: bool,
+}
+
+/// Appends to the log of an open database.
+pub struct WalWriter {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    options: WalOptions,
+    manifest: Manifest,
+    entropy: Entropy,
+    lookup: Arc<dyn NamespaceLookup>,
+    epoch: Option<Epoch>,
+    active: Option<Active>,
+    spare: Option<SpareSegment>,
+    builder: GroupBuilder,
+    position: u64,
+    chain: u32,
+    predecessor: u64,
+    /// End of the log when the last successful sync began.
+    durable_upto: u64,
+    version_ceiling: Version,
+    next_version: Version,
+    /// The first version of this epoch.
+    first_version: Version,
+    recovered: Version,
+    last: (Version, Timestamp),
+    next_segment: u64,
+    next_segment_bytes: u64,
+    /// Which namespace ids the log defines, by id.
+    logged: Vec<bool>,
+    last_kind: Option<GroupKind>,
+    poisoned: Option<String>,
+}
+
+impl std::fmt::Debug for WalWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WalWriter")
+            .field("position", &self.position)
+            .field("durable_upto", &self.durable_upto)
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl WalWriter {
+    /// Goes on where `resume` says. Nothing is written before the first append.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        layout: Layout,
+        options: WalOptions,
+        manifest: Manifest,
+        resume: Resume,
+        entropy: Entropy,
+        lookup: Arc<dyn NamespaceLookup>,
+    ) -> Self {
+        let mut writer = Self {
+            disk,
+            layout,
+            options,
+            manifest,
+            entropy,
+            lookup,
+            epoch: resume.epoch,
+            active: None,
+            spare: None,
+            builder: GroupBuilder::default(),
+            position: resume.position,
+            chain: resume.chain,
+            predecessor: resume.predecessor,
+            durable_upto: resume.position,
+            version_ceiling: Version::ZERO,
+            next_version: resume.next_version,
+            first_version: resume.next_version,
+            recovered: resume.last.0,
+            last: resume.last,
+            next_segment: resume.next_segment,
+            next_segment_bytes: FIRST_SEGMENT_BYTES.min(options.segment_bytes),
+            logged: Vec::new(),
+            last_kind: None,
+            poisoned: None,
+        };
+        for id in resume.namespaces {
+            writer.mark_logged(id);
+        }
+        writer
+    }
+
+    /// The largest frame that fits a segment and its limit. A transaction above it must be
+    /// streamed in parts.
+    pub fn frame_bytes_max(&self) -> usize {
+        let room =
+            self.options.segment_bytes.max(SEGMENT_BYTES_MIN) - HEADER_BYTES - self.reserve();
+        let group = room - room % self.alignment();
+        let frame =
+            usize::try_from(group).unwrap_or(usize::MAX) - GROUP_HEADER_BYTES - TRAILER_BYTES;
+        frame.min(FRAME_BYTES_MAX)
+    }
+
+    /// Appends items in order, several to a group, and makes them durable if `durable`.
+    /// `level` is the highest durability that any of them asked for.
+    pub fn append(
+        &mut self,
+        items: &[Outgoing<'_>],
+        level: u8,
+        durable: bool,
+    ) -> std::result::Result<(), AppendError> {
+        let mut written = 0;
+        let mut result = self.append_groups(items, level, &mut written);
+        if durable && (written > 0 || result.is_ok()) {
+            // What is in the log is as durable as it was asked to be, also if the rest failed.
+            result = self.sync().and(result);
+        }
+        result.map_err(|error| {
+            if matches!(error, Error::Poisoned { .. }) {
+                written = 0;
+            }
+            AppendError { written, error }
+        })
+    }
+
+    fn append_groups(
+        &mut self,
+        items: &[Outgoing<'_>],
+        level: u8,
+        written: &mut usize,
+    ) -> Result<()> {
+        self.check_poisoned()?;
+        let mut definitions = Vec::new();
+        let mut newly_logged = Vec::new();
+        let mut start = 0;
+        self.builder.clear();
+        for (index, item) in items.iter().enumerate() {
+            definitions.clear();
+            let before = newly_logged.len();
+            self.definitions_for(item, &mut definitions, &mut newly_logged)?;
+            let frame_len = encoded_len(item, &definitions);
+            let full = self.builder.len() + frame_len > FRAME_BYTES_MAX
+                || self.builder.frames() == u16::MAX
+                || !self.fits(self.builder.len() + frame_len);
+            if full && !self.builder.is_empty() {
+                let next_defines = newly_logged.split_off(before);
+                self.write_group(&items[start..index], level)?;
+                self.mark_all_logged(&mut newly_logged);
+                newly_logged = next_defines;
+                *written = index;
+                start = index;
+                self.builder.clear();
+            }
+            self.builder.frame(|out| encode(out, item, &definitions));
+        }
+        if !self.builder.is_empty() {
+            self.write_group(&items[start..], level)?;
+            self.mark_all_logged(&mut newly_logged);
+            *written = items.len();
+        }
+        Ok(())
+    }
+
+    /// Encodes the namespaces that `item` is the first of the log to use.
+    fn definitions_for(
+        &self,
+        item: &Outgoing<'_>,
+        definitions: &mut Vec<u8>,
+        newly_logged: &mut Vec<NamespaceId>,
+    ) -> Result<()> {
+        match item {
+            Outgoing::Txn { namespaces, .. } => {
+                let mut defined = Vec::new();
+                for id in *namespaces {
+                    if !self.is_logged(*id) && !newly_logged.contains(id) {
+                        let namespace = self.lookup.namespace(*id).ok_or(Error::Input(
+                            steadfast_core::Error::Malformed {
+                                what: "write set",
+                                reason: "a namespace that was never interned",
+                                at: 0,
+                            },
+                        ))?;
+                        newly_logged.push(*id);
+                        defined.push((*id, namespace));
+                    }
+                }
+                encode_definitions(definitions, defined.iter().map(|(id, ns)| (*id, ns)));
+            }
+            Outgoing::StreamCommit { defined, .. } => newly_logged.extend_from_slice(defined),
+            Outgoing::Stream(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Which of `ids` the log does not define yet.
+    pub fn unlogged(&self, ids: &[NamespaceId]) -> Vec<NamespaceId> {
+        ids.iter().copied().filter(|id| !self.is_logged(*id)).collect()
+    }
+
+    fn is_logged(&self, id: NamespaceId) -> bool {
+        id == NamespaceId::SYSTEM || self.logged.get(id.0 as usize).copied().unwrap_or(false)
+    }
+
+    fn mark_logged(&mut self, id: NamespaceId) {
+        let index = id.0 as usize;
+        if index >= self.logged.len() {
+            self.logged.resize(index + 1, false);
+        }
+        self.logged[index] = true;
+    }
+
+    fn mark_all_logged(&mut self, ids: &mut Vec<NamespaceId>) {
+        for id in ids.drain(..) {
+            self.mark_logged(id);
+        }
+    }
+
+    /// Writes what the builder holds as one group.
+    fn write_group(&mut self, items: &[Outgoing<'_>], level: u8) -> Result<()> {
+        let newest = items.iter().rev().find_map(Outgoing::version);
+        if let Some((version, _)) = newest {
+            assert!(version > self.last.0, "versions are logged in the order they are given");
+            self.next_version = self.next_version.max(version.next());
+        }
+        let length = self.builder.padded_len(self.alignment());
+        self.make_room(length)?;
+        self.write_built(GroupKind::Data, level, length)?;
+        if let Some(newest) = newest {
+            self.last = newest;
+        }
+        Ok(())
+    }
+
+    /// Writes the builder's group into the active segment.
+    fn write_built(&mut self, kind: GroupKind, level: u8, length: u64) -> Result<()> {
+        let active = self.active.as_mut().expect("room was made in a segment");
+        let stamp = Stamp { kind, level, durable_upto: self.durable_upto };
+        let (bytes, chain) =
+            self.builder.finish(active.seed, self.position, self.chain, stamp, length);
+        let offset = active.header.offset_of(self.position);
+        let label = Layout::segment_label(active.header.number);
+        if self.options.direct {
+            // Every earlier write of this log was durable by itself too, so nothing before
+            // this one is unsynced when it returns.
+            if let Err(error) = active.file.write_at_durable(offset, bytes) {
+                return Err(self.poison(format!("{label}: durable write: {error}")));
+            }
+            self.durable_upto = self.position + length;
+        } else if let Err(error) = active.file.write_at(offset, bytes) {
+            active.closed = true;
+            // What the write left may look whole after a crash. Say where the log really
+            // ends, durably, before anybody is told that this commit failed.
+            if let Err(second) = self.rotate(0) {
+                return Err(self.poison(format!("{label}: write: {error}; then {second}")));
+            }
+            return Err(error).at(label, "write");
+        }
+        self.position += length;
+        self.chain = chain;
+        self.last_kind = Some(kind);
+        Ok(())
+    }
+
+    /// Makes everything appended so far durable.
+    pub fn sync(&mut self) -> Result<()> {
+        self.check_poisoned()?;
+        if self.durable_upto < self.position {
+            let active = self.active.as_ref().expect("what is not durable lies in a segment");
+            let upto = self.position;
+            if let Err(error) = active.file.sync_data() {
+                let label = Layout::segment_label(active.header.number);
+                return Err(self.poison(format!("{label}: sync: {error}")));
+            }
+            self.durable_upto = upto;
+        }
+        Ok(())
+    }
+
+    /// Writes the promise of the last group into the log if nothing behind it carries it yet.
+    /// Returns whether a beacon was written.
+    pub fn beacon(&mut self) -> Result<bool> {
+        self.check_poisoned()?;
+        let length = GROUP_BYTES_MIN.next_multiple_of(self.alignment());
+        let due = self.last_kind == Some(GroupKind::Data) && self.durable_upto == self.position;
+        if !due || !self.has_room(length) {
+            return Ok(false);
+        }
+        self.builder.clear();
+        self.write_built(GroupKind::Beacon, 0, length)?;
+        Ok(true)
+    }
+
+    /// Closes the log cleanly: everything durable, a footer, the file cut to its content, the
+    /// MANIFEST's floor at the end. Does nothing to a log that nothing was appended to.
+    pub fn close(mut self) -> Result<()> {
+        self.check_poisoned()?;
+        self.drop_spare();
+        if self.active.is_none() {
+            return Ok(());
+        }
+        self.sync()?;
+        self.builder.clear();
+        let (next_version, timestamp) = (self.next_version, self.last.1);
+        self.builder.frame(|out| Frame::Footer { next_version, timestamp }.encode(out));
+        let length = self.builder.padded_len(self.alignment());
+        // Room for it is reserved in every segment, and a segment that was closed without a
+        // successor is left first.
+        if self.active.as_ref().is_some_and(|active| active.closed) {
+            self.rotate(length)?;
+        }
+        self.write_built(GroupKind::Footer, 0, length)?;
+        self.sync()?;
+        let active = self.active.as_ref().expect("checked above");
+        let (label, offset) =
+            (Layout::segment_label(active.header.number), active.header.offset_of(self.position));
+        active.file.set_len(offset).at(&*label, "cut")?;
+        active.file.sync_all().at(&*label, "sync")?;
+        self.manifest.floor = self.floor(active.header.number);
+        self.manifest.write(&*self.disk, &self.layout)
+    }
+
+    /// Ends the use of the log without a footer, as after a failed sync. The files stay as
+    /// they are, but for a segment that was made ready and never used.
+    pub fn abandon(mut self) {
+        self.drop_spare();
+    }
+
+    fn drop_spare(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            self.remove_segment(spare.number);
+        }
+    }
+
+    /// Removes a file that never became part of the log. If that fails, the next opening
+    /// that recovers removes it.
+    fn remove_segment(&self, number: u64) {
+        if let Err(error) = self.disk.remove(&self.layout.segment(number)) {
+            log::warn!("{}: cannot remove: {error}", Layout::segment_label(number));
+        }
+    }
+
+    /// The end of the log, in bytes.
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Up to where the log is known durable, in bytes.
+    pub const fn durable_upto(&self) -> u64 {
+        self.durable_upto
+    }
+
+    /// The newest version in the log.
+    pub const fn last_version(&self) -> Version {
+        self.last.0
+    }
+
+    /// The epoch that commits are written in; `None` before the first.
+    pub const fn epoch(&self) -> Option<Epoch> {
+        self.epoch
+    }
+
+    /// The MANIFEST as last written.
+    pub const fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Why the writer takes nothing more, if so.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.poisoned.as_deref()
+    }
+
+    /// What [`SpareRequest::build`] should prepare now, if anything: the next segment, once
+    /// the active one is half full.
+    pub fn wants_spare(&self) -> Option<SpareRequest> {
+        let active = self.active.as_ref()?;
+        let used = active.header.offset_of(self.position);
+        let due = self.spare.is_none() && self.poisoned.is_none() && used * 2 > active.bytes;
+        due.then(|| self.spare_request(self.next_segment_bytes))
+    }
+
+    /// Takes a segment that was prepared; removes it if the log went on without it.
+    pub fn give_spare(&mut self, spare: SpareSegment) {
+        if spare.number == self.next_segment && self.spare.is_none() {
+            self.spare = Some(spare);
+        } else {
+            self.remove_segment(spare.number);
+        }
+    }
+
+    fn spare_request(&self, bytes: u64) -> SpareRequest {
+        SpareRequest {
+            disk: self.disk.clone(),
+            layout: self.layout.clone(),
+            number: self.next_segment,
+            bytes,
+            access: if self.options.direct { Access::WriteDirect } else { Access::Write },
+        }
+    }
+
+    const fn alignment(&self) -> u64 {
+        if self.options.direct { DURABLE_BLOCK_BYTES } else { GROUP_ALIGNMENT }
+    }
+
+    /// Room kept at the end of every segment for its seal or the footer.
+    fn reserve(&self) -> u64 {
+        64u64.next_multiple_of(self.alignment())
+    }
+
+    fn has_room(&self, length: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            !active.closed
+                && active.header.offset_of(self.position) + length + self.reserve() <= active.bytes
+        })
+    }
+
+    /// Whether a group with `len` bytes before its trailer fits the active segment, or there
+    /// is none yet.
+    fn fits(&self, len: usize) -> bool {
+        let length = (len as u64 + TRAILER_BYTES as u64).next_multiple_of(self.alignment());
+        self.active.is_none() || self.has_room(length)
+    }
+
+    /// Makes sure that a group of `length` bytes fits the active segment and that its
+    /// versions are below the ceiling.
+    fn make_room(&mut self, length: u64) -> Result<()> {
+        if self.has_room(length) && self.next_version <= self.version_ceiling {
+            return Ok(());
+        }
+        self.rotate(length)
+    }
+
+    /// Goes on in a new segment with room for `length` bytes at the least.
+    fn rotate(&mut self, length: u64) -> Result<()> {
+        let spare = self.take_spare(HEADER_BYTES + length + self.reserve())?;
+        self.seal(spare.number)?;
+        let epoch = self.epoch.unwrap_or_else(|| Epoch {
+            counter: self.manifest.epochs.last().map_or(1, |start| start.epoch.counter + 1),
+            random: self.entropy.next_u64(),
+        });
+        let ceiling = Version(self.next_version.0 + spare.bytes / BYTES_PER_VERSION);
+        let header = SegmentHeader {
+            database: self.manifest.database,
+            number: spare.number,
+            epoch,
+            version_ceiling: ceiling.0,
+            durable_upto: self.durable_upto,
+            first_position: self.position,
+            predecessor: self.predecessor,
+            chain: self.chain,
+        };
+        let label = Layout::segment_label(spare.number);
+        let block = header.encode();
+        // The header is durable, and the MANIFEST names the segment, before it has a group.
+        if self.options.direct {
+            if let Err(error) = spare.file.write_at_durable(0, &block) {
+                return Err(self.poison(format!("{label}: writing its header: {error}")));
+            }
+        } else {
+            if let Err(error) = spare.file.write_at(0, &block) {
+                self.remove_segment(spare.number);
+                return Err(error).at(label, "write the header of");
+            }
+            if let Err(error) = spare.file.sync_data() {
+                return Err(self.poison(format!("{label}: syncing its header: {error}")));
+            }
+        }
+        let mut manifest = self.manifest.clone();
+        if self.epoch.is_none() {
+            manifest.epochs.push(EpochStart {
+                epoch,
+                first_version: self.first_version,
+                recovered: self.recovered,
+                first_segment: spare.number,
+            });
+        }
+        manifest.newest_segment = spare.number;
+        if manifest.oldest_segment == 0 {
+            manifest.oldest_segment = spare.number;
+        }
+        manifest.floor = self.floor(spare.number);
+        if let Err(error) = manifest.prepare(&*self.disk, &self.layout) {
+            // The old MANIFEST stands: the new segment was never part of the log.
+            self.remove_segment(spare.number);
+            self.next_segment = spare.number + 1;
+            return Err(error);
+        }
+        if let Err(error) = Manifest::install(&*self.disk, &self.layout) {
+            // Which MANIFEST will be found is not known, so neither segment can be written.
+            return Err(self.poison(format!("{label}: naming it: {error}")));
+        }
+        log::debug!("{label}: begins at log position {}", self.position);
+        self.manifest = manifest;
+        self.epoch = Some(epoch);
+        self.version_ceiling = ceiling;
+        self.predecessor = spare.number;
+        self.next_segment = spare.number + 1;
+        self.next_segment_bytes = (spare.bytes * 2).min(self.options.segment_bytes);
+        self.active = Some(Active {
+            seed: ChecksumSeed::of(&header),
+            header,
+            file: spare.file,
+            bytes: spare.bytes,
+            closed: false,
+        });
+        Ok(())
+    }
+
+    /// The file for the next segment, `needed` bytes at the least: the one prepared, or one
+    /// made now. A disk too full for the usual size may have room for a smaller one.
+    fn take_spare(&mut self, needed: u64) -> Result<SpareSegment> {
+        let needed = needed.next_multiple_of(DURABLE_BLOCK_BYTES).max(SEGMENT_BYTES_MIN);
+        match self.spare.take() {
+            Some(spare) if spare.bytes >= needed => return Ok(spare),
+            Some(small) => {
+                self.spare = Some(small);
+                self.drop_spare();
+                self.next_segment += 1;
+            }
+            None => {}
+        }
+        let mut bytes = self.next_segment_bytes.max(needed);
+        loop {
+            match self.spare_request(bytes).build() {
+                // A file that another thread is preparing right now, or that a failed removal
+                // left: take the next number.
+                Err(Error::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::AlreadyExists =>
+                {
+                    self.next_segment += 1;
+                }
+                Err(Error::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::StorageFull && bytes > needed =>
+                {
+                    bytes = (bytes / 2).next_multiple_of(DURABLE_BLOCK_BYTES).max(needed);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Closes the active segment: a seal frame names the successor, and everything in it is
+    /// durable before the successor gets its first frame.
+    fn seal(&mut self, successor: u64) -> Result<()> {
+        let Some(active) = &self.active else { return Ok(()) };
+        if !active.closed {
+            // The builder may hold the group that needs the new segment.
+            let waiting = std::mem::take(&mut self.builder);
+            self.builder.clear();
+            self.builder.frame(|out| Frame::Seal { successor }.encode(out));
+            let length = self.builder.padded_len(self.alignment());
+            let sealed = self.write_seal(length);
+            self.builder = waiting;
+            sealed?;
+        }
+        if let Some(active) = &mut self.active {
+            active.closed = true;
+        }
+        self.sync()
+    }
+
+    fn write_seal(&mut self, length: u64) -> Result<()> {
+        let active = self.active.as_ref().expect("the segment to seal");
+        if self.options.direct {
+            return self.write_built(GroupKind::Seal, 0, length);
+        }
+        let stamp = Stamp { kind: GroupKind::Seal, level: 0, durable_upto: self.durable_upto };
+        let (bytes, chain) =
+            self.builder.finish(active.seed, self.position, self.chain, stamp, length);
+        match active.file.write_at(active.header.offset_of(self.position), bytes) {
+            Ok(()) => {
+                self.position += length;
+                self.chain = chain;
+                self.last_kind = Some(GroupKind::Seal);
+            }
+            // The successor's header says where this segment ends; the seal is a courtesy.
+            Err(error) => {
+                log::warn!("{}: no seal: {error}", Layout::segment_label(active.header.number));
+            }
+        }
+        Ok(())
+    }
+
+    fn floor(&self, segment: u64) -> Floor {
+        Floor {
+            position: self.durable_upto,
+            version: self.last.0,
+            next_version: self.next_version,
+            chain: self.chain,
+            segment,
+            timestamp: self.last.1,
+        }
+    }
+
+    fn check_poisoned(&self) -> Result<()> {
+        match &self.poisoned {
+            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn poison(&mut self, reason: String) -> Error {
+        log::error!("the log is poisoned: {reason}");
+        Error::Poisoned { reason: self.poisoned.insert(reason).clone() }
+    }
+}
+
+fn encoded_len(item: &Outgoing<'_>, definitions: &[u8]) -> usize {
+    match item {
+        Outgoing::Txn { version, timestamp, writes, .. } => {
+            let body = definitions.len() + writes.len();
+            Frame::txn_len(*version, *timestamp, body)
+        }
+        Outgoing::Stream(frame) | Outgoing::StreamCommit { frame, .. } => frame.encoded_len(),
+    }
+}
+
+fn encode(out: &mut Vec<u8>, item: &Outgoing<'_>, definitions: &[u8]) {
+    match item {
+        Outgoing::Txn { version, timestamp, writes, .. } => {
+            Frame::encode_txn(out, *version, *timestamp, definitions, writes);
+        }
+        Outgoing::Stream(frame) | Outgoing::StreamCommit { frame, .. } => frame.encode(out),
+    }
+}
