@@ -65,11 +65,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
 
     /// Takes the exclusive lock of the file at `path`, which is created if missing and never
-    /// removed, and writes `holder` into it. The lock is held until the value is dropped or
-    /// the process ends, however it ends.
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock>;
+    /// removed. The lock is held until the value is dropped or the process ends, however it
+    /// ends.
+    fn lock(&self, path: &Path) -> io::Result<Lock>;
 
-    /// Whether some process holds the lock at `path` now.
+    /// Whether some process holds the lock at `path` now; `false` if there is no such file.
     fn is_locked(&self, path: &Path) -> io::Result<bool>;
 }
 
@@ -83,7 +83,10 @@ pub enum Lock {
 }
 
 /// Holds a lock until it is dropped.
-pub trait LockGuard: Debug + Send + Sync {}
+pub trait LockGuard: Debug + Send + Sync {
+    /// Writes into the locked file who holds it, for those who are refused.
+    fn note_holder(&self, holder: &str) -> io::Result<()>;
+}
 
 /// An open file. Offsets and lengths are in bytes.
 pub trait DiskFile: Debug + Send + Sync {

@@ -10,6 +10,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::disk::{Access, Disk, EntryKind};
+use crate::error::{IoContext, Result};
+
 /// The directory of one database.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -17,7 +20,7 @@ pub struct Layout {
 }
 
 /// The names that a database directory itself holds.
-pub(crate) const ROOT_NAMES: [&str; 6] =
+pub const ROOT_NAMES: [&str; 6] =
     ["LOCK", "MANIFEST", "MANIFEST.tmp", "WAL", "SNAPSHOTS", "quarantine"];
 
 impl Layout {
@@ -89,6 +92,29 @@ impl Layout {
             _ => path.display().to_string(),
         }
     }
+}
+
+/// Bytes of all files of the database, as they are long. Files that come and go meanwhile may
+/// count or not.
+pub fn disk_bytes(disk: &dyn Disk, layout: &Layout) -> Result<u64> {
+    let mut total = 0;
+    let directories =
+        [layout.root().to_owned(), layout.wal(), layout.snapshots(), layout.quarantine()];
+    for directory in directories {
+        let names = match disk.list(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            names => names.at(layout.label(&directory), "list")?,
+        };
+        for name in names {
+            let path = directory.join(name);
+            if matches!(disk.kind(&path), Ok(Some(EntryKind::File)))
+                && let Ok(file) = disk.open(&path, Access::Read)
+            {
+                total += file.len().unwrap_or(0);
+            }
+        }
+    }
+    Ok(total)
 }
 
 #[cfg(test)]

@@ -19,4 +19,4 @@ pub mod wal;
 
 pub use error::{CorruptionKind, Error, Result};
 pub use replay::{Progress, ReplayStats, replay_wal};
-pub use std_disk::StdDisk;
+pub use std_disk::{StdDisk, this_process};

@@ -115,6 +115,9 @@ pub struct RecoveryReport {
     /// Whether what lies past the promise could not be synced by a read-only opening, and is
     /// therefore not shown.
     pub cut_to_promise: bool,
+    /// Whether a writer has the database open, so that what looks unfinished may be in the
+    /// middle of being written.
+    pub beside_writer: bool,
     /// How long it took.
     pub duration: Duration,
 }
@@ -136,6 +139,7 @@ impl RecoveryReport {
             rewritten_bytes: 0,
             quarantined: Vec::new(),
             cut_to_promise: false,
+            beside_writer: false,
             duration: Duration::ZERO,
         }
     }

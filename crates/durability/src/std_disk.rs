@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods)] // this is the one place they are for
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,15 +65,11 @@ impl Disk for StdDisk {
         if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
     }
 
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
-        let mut file =
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => {
-                file.set_len(0)?;
-                file.write_all(holder.as_bytes())?;
-                Ok(Lock::Taken(Box::new(StdLock(file))))
-            }
+            Ok(()) => Ok(Lock::Taken(Box::new(StdLock(file)))),
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
                 // What is in the file is a courtesy; that it is locked is the answer.
@@ -85,7 +81,11 @@ impl Disk for StdDisk {
     }
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
-        match File::open(path)?.try_lock_shared() {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            file => file?,
+        };
+        match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),
             Err(TryLockError::Error(error)) => Err(error),
@@ -94,9 +94,23 @@ impl Disk for StdDisk {
 }
 
 #[derive(Debug)]
-struct StdLock(#[allow(dead_code, reason = "held for the lock on it")] File);
+struct StdLock(File);
 
-impl LockGuard for StdLock {}
+impl LockGuard for StdLock {
+    fn note_holder(&self, holder: &str) -> io::Result<()> {
+        self.0.set_len(0)?;
+        write_all_at(&self.0, 0, holder.as_bytes())
+    }
+}
+
+/// This process as others should see it: its id, the host, and which boot of it.
+pub fn this_process() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (host, boot) = (read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/boot_id"));
+    let or_unknown = |text: &str| if text.is_empty() { "unknown".into() } else { text.to_owned() };
+    let (host, boot) = (or_unknown(host.trim()), or_unknown(boot.trim()));
+    format!("process {} on host {host}, boot {boot}", std::process::id())
+}
 
 #[derive(Debug)]
 struct StdFile {
@@ -265,12 +279,13 @@ mod tests {
     fn a_lock_is_refused_also_within_one_process_and_names_its_holder() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("LOCK");
-        let first = StdDisk.lock(&path, "pid 7").unwrap();
-        assert!(matches!(first, Lock::Taken(_)));
+        assert!(!StdDisk.is_locked(&path).unwrap(), "there is no such file");
+        let Lock::Taken(first) = StdDisk.lock(&path).unwrap() else { panic!("nobody has it") };
+        first.note_holder("process 7").unwrap();
         assert!(StdDisk.is_locked(&path).unwrap());
-        assert!(matches!(StdDisk.lock(&path, "pid 8").unwrap(), Lock::Held(who) if who == "pid 7"));
+        assert!(matches!(StdDisk.lock(&path).unwrap(), Lock::Held(who) if who == "process 7"));
         drop(first);
         assert!(!StdDisk.is_locked(&path).unwrap());
-        assert!(matches!(StdDisk.lock(&path, "pid 8").unwrap(), Lock::Taken(_)));
+        assert!(matches!(StdDisk.lock(&path).unwrap(), Lock::Taken(_)));
     }
 }

@@ -1,1 +1,46 @@
-//! placeholder
+//! The database: opening, transactions, the commit pipeline, the primitives.
+//!
+//! This layer decides *when*: when a commit is validated, written, synced and published, when
+//! a database is recovered, when its threads run. It knows nothing of how bytes look; that is
+//! durability's. Nothing here starts a thread that [`Database::close`] does not join.
+
+mod commit;
+mod config;
+mod database;
+mod entry;
+mod error;
+mod events;
+mod kv;
+mod maintenance;
+mod namespaces;
+mod open;
+mod recent;
+mod restore;
+mod runs;
+mod source;
+mod state;
+mod stats;
+mod transaction;
+mod view;
+
+pub use commit::{Pending, Receipt};
+pub use config::{DatabaseBuilder, DatabaseConfig, DurabilityMode};
+pub use database::Database;
+pub use entry::{Entries, Entry};
+pub use error::{Error, ErrorKind, Result};
+pub use events::{AppendOptions, Appended, Event, Events, Expect};
+pub use kv::KvScan;
+pub use restore::Restore;
+pub use runs::{Run, RunInfo, RunStatus};
+pub use stats::Stats;
+pub use transaction::Transaction;
+pub use view::View;
+
+pub use steadfast_core::{
+    Clock, Entropy, ManualClock, Namespace, Retention, RunId, SystemClock, Timestamp, Value,
+    Version, VersionedValue, limits,
+};
+pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryReport};
+pub use steadfast_durability::wal::segment::Epoch;
+pub use steadfast_durability::{Progress, ReplayStats, disk};
+pub use steadfast_storage::{StoreStats, UnifiedStore};

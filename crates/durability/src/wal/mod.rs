@@ -7,4 +7,5 @@ pub mod frame;
 pub mod group;
 pub mod reader;
 pub mod segment;
+pub mod stream;
 pub mod writer;

@@ -158,6 +158,15 @@ impl SpareRequest {
     }
 }
 
+impl SpareRequest {
+    /// Removes what [`SpareRequest::build`] made, when nobody needs it any more.
+    pub fn discard(&self) {
+        if let Err(error) = self.disk.remove(&self.layout.segment(self.number)) {
+            log::warn!("{}: cannot remove: {error}", Layout::segment_label(self.number));
+        }
+    }
+}
+
 /// The segment that groups go to.
 #[derive(Debug)]
 struct Active {
@@ -181,6 +190,8 @@ pub struct WalWriter {
     epoch: Option<Epoch>,
     active: Option<Active>,
     spare: Option<SpareSegment>,
+    /// The last segment that [`WalWriter::wants_spare`] asked for.
+    spare_requested: u64,
     builder: GroupBuilder,
     position: u64,
     chain: u32,
@@ -232,6 +243,7 @@ impl WalWriter {
             epoch: resume.epoch,
             active: None,
             spare: None,
+            spare_requested: 0,
             builder: GroupBuilder::default(),
             position: resume.position,
             chain: resume.chain,
@@ -534,12 +546,16 @@ impl WalWriter {
     }
 
     /// What [`SpareRequest::build`] should prepare now, if anything: the next segment, once
-    /// the active one is half full.
-    pub fn wants_spare(&self) -> Option<SpareRequest> {
+    /// the active one is half full. Asked for once; if nothing comes of it, the segment is
+    /// made when it is needed.
+    pub fn wants_spare(&mut self) -> Option<SpareRequest> {
         let active = self.active.as_ref()?;
         let used = active.header.offset_of(self.position);
-        let due = self.spare.is_none() && self.poisoned.is_none() && used * 2 > active.bytes;
-        due.then(|| self.spare_request(self.next_segment_bytes))
+        let due = self.spare_requested < self.next_segment && used * 2 > active.bytes;
+        due.then(|| {
+            self.spare_requested = self.next_segment;
+            self.spare_request(self.next_segment_bytes)
+        })
     }
 
     /// Takes a segment that was prepared; removes it if the log went on without it.

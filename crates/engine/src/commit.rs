@@ -1,0 +1,882 @@
+//! The commit pipeline: validate, assign a version, queue, write, sync as promised, publish.
+//!
+//! Validation, version assignment and queueing are one critical section. Whoever finds the
+//! log idle becomes the leader: it takes everything that is queued, writes it as a group,
+//! syncs if anybody in it asked for that, and publishes. Those who come meanwhile wait and
+//! are the next group, so one sync serves all of them, and a lone writer hands nothing to
+//! another thread.
+//!
+//! A committing thread puts its own records into the store, invisible, right after it has its
+//! version, while a leader may be writing. A version becomes visible when every version up to
+//! it is in the store and is as durable as its writer asked.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use steadfast_core::{Clock, NamespaceId, Record, Timestamp, Version, WriteSet};
+use steadfast_durability::wal::segment::Epoch;
+use steadfast_durability::wal::stream::Stream;
+use steadfast_durability::wal::writer::{NamespaceLookup, Outgoing, SpareRequest, WalWriter};
+use steadfast_storage::UnifiedStore;
+
+use crate::config::DurabilityMode;
+use crate::error::{Error, Result};
+use crate::namespaces::Namespaces;
+use crate::recent::{ReadSet, Recent};
+
+/// A leader waits this long at most for a group as large as the last one to come together.
+/// Without it, threads that commit in a loop split into two groups that take turns.
+const LINGER: Duration = Duration::from_micros(50);
+
+/// Where an acknowledgement needs no sync, it comes within microseconds: looking again this
+/// often costs less than going to sleep.
+const SPINS: u32 = 400;
+
+/// How long commits of others are held up for a transaction that keeps losing.
+const PRIORITY: Duration = Duration::from_millis(200);
+
+/// What is asked to be committed.
+pub(crate) struct Submission {
+    pub(crate) writes: WriteSet,
+    /// The namespaces that the writes use.
+    pub(crate) namespaces: Vec<NamespaceId>,
+    /// The view of the transaction and what it read there; `None` if it read nothing.
+    pub(crate) reads: Option<(Version, ReadSet)>,
+    /// The durability to wait for.
+    pub(crate) level: u8,
+    /// The version and time to commit as, when a database is restored from a dump.
+    pub(crate) fixed: Option<(Version, Timestamp)>,
+    /// The runs that it creates.
+    pub(crate) created: Vec<NamespaceId>,
+}
+
+/// Waiting to be written.
+struct Queued {
+    version: Version,
+    timestamp: Timestamp,
+    level: u8,
+    writes: Arc<WriteSet>,
+    namespaces: Vec<NamespaceId>,
+    stream: Option<Stream>,
+}
+
+/// Has a version and is not visible yet.
+struct InFlight {
+    version: Version,
+    /// Its records, once they are in the store.
+    applied: Option<Vec<Record>>,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Queued,
+    Written,
+    Failed(Arc<steadfast_durability::Error>),
+}
+
+/// Where the log is written to.
+pub(crate) enum Log {
+    /// To files.
+    Disk(Box<WalWriter>),
+    /// Nowhere.
+    Memory,
+}
+
+struct State {
+    /// Whoever has taken this is the leader.
+    log: Option<Log>,
+    queue: Vec<Queued>,
+    in_flight: VecDeque<InFlight>,
+    failed: HashMap<Version, Arc<steadfast_durability::Error>>,
+    recent: Recent,
+    next_version: Version,
+    last_timestamp: Timestamp,
+    /// Commits written since the last sync began, and the time of the oldest.
+    unsynced: (u32, Option<Timestamp>),
+    /// When the last group was written.
+    last_write: Timestamp,
+    last_batch: usize,
+    sleepers: usize,
+    /// A streamed transaction has frames in the log and no commit or abort yet.
+    streaming: bool,
+    /// Whose commits go first, and until when.
+    priority: Option<(ThreadId, Instant)>,
+    closing: bool,
+    poisoned: Option<String>,
+    log_bytes: u64,
+}
+
+/// The one way into the log and the store.
+pub(crate) struct Pipeline {
+    state: Mutex<State>,
+    wake: Condvar,
+    /// How many are queued, for a leader that lingers.
+    queued: AtomicUsize,
+    /// How many failures wait to be told to their committers.
+    failures: AtomicUsize,
+    /// The newest version that is known durable.
+    promised: AtomicU64,
+    /// Transactions above this many bytes are streamed.
+    frame_bytes_max: usize,
+    epoch: OnceLock<Epoch>,
+    store: UnifiedStore,
+    namespaces: Arc<Namespaces>,
+    clock: Arc<dyn Clock>,
+    mode: DurabilityMode,
+    /// Tells the background threads that there is something for them.
+    on_work: Box<dyn Fn(Work) + Send + Sync>,
+}
+
+/// What the background threads are for.
+#[derive(Debug, Clone)]
+pub(crate) enum Work {
+    /// Commits are written and not durable, or the last promise is not in the log yet.
+    Timer,
+    /// The next segment should be prepared.
+    Segment(SpareRequest),
+}
+
+/// Where a pipeline starts.
+pub(crate) struct Start {
+    pub(crate) log: Log,
+    pub(crate) next_version: Version,
+    pub(crate) last_timestamp: Timestamp,
+    pub(crate) promised: Version,
+}
+
+impl Pipeline {
+    pub(crate) fn new(
+        start: Start,
+        store: UnifiedStore,
+        namespaces: Arc<Namespaces>,
+        clock: Arc<dyn Clock>,
+        mode: DurabilityMode,
+        on_work: Box<dyn Fn(Work) + Send + Sync>,
+    ) -> Self {
+        let frame_bytes_max = match &start.log {
+            Log::Disk(writer) => writer.frame_bytes_max(),
+            Log::Memory => usize::MAX,
+        };
+        Self {
+            state: Mutex::new(State {
+                log: Some(start.log),
+                queue: Vec::new(),
+                in_flight: VecDeque::new(),
+                failed: HashMap::new(),
+                recent: Recent::default(),
+                next_version: start.next_version,
+                last_timestamp: start.last_timestamp,
+                unsynced: (0, None),
+                last_write: Timestamp::ZERO,
+                last_batch: 0,
+                sleepers: 0,
+                streaming: false,
+                priority: None,
+                closing: false,
+                poisoned: None,
+                log_bytes: 0,
+            }),
+            wake: Condvar::new(),
+            queued: AtomicUsize::new(0),
+            failures: AtomicUsize::new(0),
+            promised: AtomicU64::new(start.promised.0),
+            frame_bytes_max,
+            epoch: OnceLock::new(),
+            store,
+            namespaces,
+            clock,
+            mode,
+            on_work,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.sleepers += 1;
+        let mut state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.sleepers -= 1;
+        state
+    }
+
+    fn wake_all(&self, state: &State) {
+        if state.sleepers > 0 {
+            self.wake.notify_all();
+        }
+    }
+
+    /// Opens a view for a transaction and notes that it runs.
+    pub(crate) fn begin(&self, now: Timestamp) -> Result<steadfast_storage::View> {
+        let mut state = self.lock();
+        if state.closing {
+            return Err(CLOSED);
+        }
+        // Publishing needs this lock, so the view is at the newest version it can be checked
+        // against.
+        let view = self.store.view(now);
+        state.recent.begin(view.version());
+        Ok(view)
+    }
+
+    /// Ends a transaction that began at `view`.
+    pub(crate) fn end(&self, view: Version) {
+        let mut state = self.lock();
+        state.recent.end(view);
+        let visible = self.store.current_version();
+        state.recent.trim(visible);
+    }
+
+    /// Holds up the commits of others for a while, so that the calling thread's transaction
+    /// gets through. Returns whether it could; somebody else may be ahead.
+    pub(crate) fn take_priority(&self) -> bool {
+        let mut state = self.lock();
+        let free = state.priority.is_none_or(|(_, until)| until <= Instant::now());
+        if free {
+            state.priority = Some((std::thread::current().id(), Instant::now() + PRIORITY));
+        }
+        free
+    }
+
+    /// Lets others commit again.
+    pub(crate) fn leave_priority(&self) {
+        let mut state = self.lock();
+        if state.priority.is_some_and(|(owner, _)| owner == std::thread::current().id()) {
+            state.priority = None;
+            self.wake_all(&state);
+        }
+    }
+
+    /// Waits until the commit `version` is visible or has failed.
+    pub(crate) fn settle(&self, version: Version) {
+        let mut state = self.lock();
+        loop {
+            let pending = state.in_flight.iter().any(|commit| commit.version == version);
+            if !pending || state.poisoned.is_some() {
+                return;
+            }
+            state = self.lead_or_sleep(state);
+        }
+    }
+
+    /// Validates, assigns a version, queues, and puts the records into the store, where they
+    /// are invisible until the commit is published.
+    pub(crate) fn submit(self: &Arc<Self>, submission: Submission) -> Result<Pending> {
+        let Submission { writes, namespaces, reads, level, fixed, created } = submission;
+        let stream = self.stream_if_large(&writes, &namespaces, level)?;
+        let writes = Arc::new(writes);
+        let mut state = self.lock();
+        let checked = loop {
+            if let Err(error) = check_open(&state) {
+                break Err(error);
+            }
+            match state.priority {
+                Some((owner, until))
+                    if owner != std::thread::current().id() && until > Instant::now() =>
+                {
+                    state.sleepers += 1;
+                    let waited = self.wake.wait_timeout(state, until - Instant::now());
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    state.sleepers -= 1;
+                }
+                _ => {
+                    break match &reads {
+                        Some((view, reads)) => state.recent.validate(*view, reads),
+                        None => Ok(()),
+                    };
+                }
+            }
+        };
+        if let Err(error) = checked {
+            drop(state);
+            if let Some(stream) = stream {
+                self.abort(&stream, level);
+            }
+            return Err(error);
+        }
+        let (version, timestamp) = match fixed {
+            Some(fixed) => fixed,
+            // The clock may step back; commit times do not.
+            None => (state.next_version, self.clock.now().max(state.last_timestamp)),
+        };
+        assert!(version >= state.next_version, "versions are given once, in order");
+        state.next_version = version.next();
+        state.last_timestamp = timestamp.max(state.last_timestamp);
+        state.recent.push(version, writes.clone());
+        state.queue.push(Queued {
+            version,
+            timestamp,
+            level,
+            writes: writes.clone(),
+            namespaces,
+            stream,
+        });
+        state.in_flight.push_back(InFlight { version, applied: None, outcome: Outcome::Queued });
+        self.queued.store(state.queue.len(), Ordering::Release);
+        drop(state);
+
+        let records = writes.records(version, timestamp);
+        let superseded = self.store.apply(&records);
+        Ok(Pending {
+            pipeline: self.clone(),
+            version,
+            records: Some(records),
+            superseded: Some(superseded),
+            level,
+            created,
+        })
+    }
+
+    /// Writes a transaction that is too large for a frame into the log, all but its commit.
+    fn stream_if_large(
+        &self,
+        writes: &WriteSet,
+        namespaces: &[NamespaceId],
+        level: u8,
+    ) -> Result<Option<Stream>> {
+        // Version, time and the count of definitions take less than this.
+        const FRAME_HEAD: usize = 64;
+        let size = |definitions: usize| writes.as_bytes().len() + definitions + FRAME_HEAD;
+        // A definition has three names and an id.
+        let definition_max = 3 * (steadfast_core::limits::NAME_BYTES_MAX + 2) + 32;
+        if size(namespaces.len() * definition_max) <= self.frame_bytes_max {
+            return Ok(None);
+        }
+        let mut state = self.lock();
+        while state.streaming {
+            check_open(&state)?;
+            state = self.lead_or_sleep(state);
+        }
+        check_open(&state)?;
+        state.streaming = true;
+        drop(state);
+        let written = self.with_log(|log| {
+            let Log::Disk(writer) = log else { return Ok(None) };
+            let unlogged = writer.unlogged(namespaces);
+            let lookup = |id| Some((id, self.namespaces.namespace(id)?));
+            let definitions: Vec<_> = unlogged.into_iter().filter_map(lookup).collect();
+            let (txn, limit) = (writer.position(), self.frame_bytes_max);
+            let stream = Stream::new(txn, self.clock.now(), &definitions, writes.as_bytes(), limit);
+            Ok(Some(stream))
+        });
+        let stream = match written {
+            Ok(Some(stream)) => stream,
+            other => {
+                self.end_stream();
+                return other;
+            }
+        };
+        for frame in stream.frames() {
+            // The log is given back between frames: smaller commits need not wait for all.
+            let written = self.with_log(|log| match log {
+                Log::Disk(writer) => writer.append(&[frame], level, false).map_err(|e| e.error),
+                Log::Memory => Ok(()),
+            });
+            if let Err(error) = written {
+                self.abort(&stream, level);
+                return Err(self.note_poison(error));
+            }
+        }
+        Ok(Some(stream))
+    }
+
+    fn abort(&self, stream: &Stream, level: u8) {
+        let aborted = self.with_log(|log| match log {
+            Log::Disk(writer) => {
+                writer.append(&[stream.abort()], level, false).map_err(|e| e.error)
+            }
+            Log::Memory => Ok(()),
+        });
+        if let Err(error) = aborted {
+            // Without its commit frame it counts as incomplete all the same.
+            log::warn!("a streamed transaction was given up without saying so: {error}");
+        }
+        self.end_stream();
+    }
+
+    fn end_stream(&self) {
+        let mut state = self.lock();
+        state.streaming = false;
+        self.wake_all(&state);
+    }
+
+    fn note_poison(&self, error: steadfast_durability::Error) -> Error {
+        if let steadfast_durability::Error::Poisoned { reason } = &error {
+            self.lock().poisoned.get_or_insert_with(|| reason.clone());
+        }
+        error.into()
+    }
+
+    /// Runs `work` with the log, when nobody else has it.
+    pub(crate) fn with_log<T>(&self, work: impl FnOnce(&mut Log) -> T) -> T {
+        let mut state = self.lock();
+        let mut log = loop {
+            match state.log.take() {
+                Some(log) => break log,
+                None => state = self.sleep(state),
+            }
+        };
+        drop(state);
+        let result = work(&mut log);
+        let mut state = self.lock();
+        state.log = Some(log);
+        self.wake_all(&state);
+        result
+    }
+
+    /// Leads if there is something to write and nobody does; else sleeps until something
+    /// changed.
+    fn lead_or_sleep<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if state.queue.is_empty() || state.poisoned.is_some() {
+            return self.sleep(state);
+        }
+        match state.log.take() {
+            Some(log) => self.lead(state, log),
+            None => self.sleep(state),
+        }
+    }
+
+    /// Writes what is queued, syncs it if anybody asked, and publishes it.
+    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>, mut log: Log) -> MutexGuard<'a, State> {
+        let strict = state.queue.iter().any(|queued| queued.level == 2);
+        if strict && state.last_batch > 1 && state.queue.len() < state.last_batch {
+            let wanted = state.last_batch;
+            drop(state);
+            let until = Instant::now() + LINGER;
+            while self.queued.load(Ordering::Acquire) < wanted && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            state = self.lock();
+        }
+        let batch = std::mem::take(&mut state.queue);
+        self.queued.store(0, Ordering::Release);
+        let now = batch.last().map_or(Timestamp::ZERO, |queued| queued.timestamp);
+        let durable = batch.iter().any(|queued| queued.level == 2)
+            || self.window_exceeded(&state, batch.len(), now);
+        drop(state);
+
+        let result = write(&mut log, &batch, durable);
+        let (written, error) = match result {
+            Ok(()) => (batch.len(), None),
+            Err(failure) => (failure.written, Some(failure.error)),
+        };
+
+        let mut state = self.lock();
+        self.note_written(&mut state, &batch[..written], durable, now);
+        if let Some(error) = error {
+            self.note_failed(&mut state, &batch[written..], error);
+        }
+        if batch.iter().any(|queued| queued.stream.is_some()) {
+            state.streaming = false;
+        }
+        state.last_batch = batch.len();
+        if let Log::Disk(writer) = &mut log {
+            state.log_bytes = writer.position();
+            if let Some(epoch) = writer.epoch() {
+                let _ = self.epoch.set(epoch);
+            }
+            if let Some(request) = writer.wants_spare() {
+                (self.on_work)(Work::Segment(request));
+            }
+        }
+        state.log = Some(log);
+        self.publish(&mut state);
+        self.wake_all(&state);
+        state
+    }
+
+    /// Whether `more` commits at `now` without a sync would leave more to a power cut than
+    /// the window allows.
+    fn window_exceeded(&self, state: &State, more: usize, now: Timestamp) -> bool {
+        let DurabilityMode::Batched { interval, commits } = self.mode else { return false };
+        let (count, oldest) = state.unsynced;
+        // A clock that stepped back cannot tell how old the oldest is.
+        let late = oldest.is_some_and(|oldest| now < oldest || now.since(oldest) >= interval);
+        late || count as usize + more > commits as usize
+    }
+
+    fn note_written(&self, state: &mut State, batch: &[Queued], durable: bool, now: Timestamp) {
+        let Some(last) = batch.last() else { return };
+        for queued in batch {
+            set_outcome(state, queued.version, Outcome::Written);
+        }
+        state.last_write = now;
+        if durable {
+            state.unsynced = (0, None);
+            self.promised.fetch_max(last.version.0, Ordering::AcqRel);
+        } else {
+            let first = state.unsynced.1.is_none();
+            state.unsynced.0 += u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            state.unsynced.1.get_or_insert(batch[0].timestamp);
+            if first && matches!(self.mode, DurabilityMode::Batched { .. }) {
+                (self.on_work)(Work::Timer);
+            }
+        }
+        if self.mode == DurabilityMode::Strict {
+            (self.on_work)(Work::Timer);
+        }
+    }
+
+    fn note_failed(&self, state: &mut State, batch: &[Queued], error: steadfast_durability::Error) {
+        if let steadfast_durability::Error::Poisoned { reason } = error {
+            state.poisoned.get_or_insert(reason);
+            return;
+        }
+        let error = Arc::new(error);
+        for queued in batch {
+            state.recent.remove(queued.version);
+            set_outcome(state, queued.version, Outcome::Failed(error.clone()));
+        }
+    }
+
+    /// Makes every version visible that is in the store and written, up to the first that is
+    /// not. After a failed sync nothing becomes visible any more.
+    fn publish(&self, state: &mut State) {
+        if state.poisoned.is_some() {
+            return;
+        }
+        let mut visible = None;
+        while let Some(front) = state.in_flight.front() {
+            if front.applied.is_none() || matches!(front.outcome, Outcome::Queued) {
+                break;
+            }
+            let Some(commit) = state.in_flight.pop_front() else { break };
+            match commit.outcome {
+                Outcome::Failed(error) => {
+                    self.store.undo(&commit.applied.unwrap_or_default());
+                    state.failed.insert(commit.version, error);
+                    self.failures.store(state.failed.len(), Ordering::Release);
+                }
+                _ => visible = Some(commit.version),
+            }
+        }
+        if let Some(visible) = visible {
+            self.store.publish(visible);
+            state.recent.trim(visible);
+        }
+    }
+
+    /// Notes that the records of `version` are in the store.
+    fn note_applied(&self, state: &mut State, version: Version, records: Vec<Record>) {
+        if let Some(commit) = find(state, version) {
+            commit.applied = Some(records);
+            if !matches!(commit.outcome, Outcome::Queued) {
+                self.publish(state);
+                self.wake_all(state);
+            }
+        }
+    }
+
+    /// Waits for the outcome of `version`, leading where nobody does.
+    fn wait(&self, version: Version, records: Option<Vec<Record>>, level: u8) -> Result<()> {
+        let mut state = self.lock();
+        if let Some(records) = records {
+            self.note_applied(&mut state, version, records);
+        }
+        loop {
+            if let Some(error) = state.failed.remove(&version) {
+                self.failures.store(state.failed.len(), Ordering::Release);
+                return Err(Error::Io(error));
+            }
+            if self.store.current_version() >= version {
+                return Ok(());
+            }
+            if let Some(reason) = &state.poisoned {
+                return Err(Error::Unknown { reason: reason.clone() });
+            }
+            if state.log.is_none() && level < 2 {
+                drop(state);
+                for _ in 0..SPINS {
+                    if self.store.current_version() >= version
+                        && self.failures.load(Ordering::Acquire) == 0
+                    {
+                        return Ok(());
+                    }
+                    std::hint::spin_loop();
+                }
+                state = self.lock();
+                if state.log.is_some() || self.store.current_version() >= version {
+                    continue;
+                }
+            }
+            state = self.lead_or_sleep(state);
+        }
+    }
+
+    /// Makes everything visible durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let mut newest = Version::ZERO;
+        let synced = self.with_log(|log| match log {
+            Log::Memory => Ok(()),
+            Log::Disk(writer) => {
+                newest = writer.last_version();
+                writer.sync()
+            }
+        });
+        if let Err(error) = synced {
+            return Err(self.note_poison(error));
+        }
+        let mut state = self.lock();
+        self.promised.fetch_max(newest.0, Ordering::AcqRel);
+        state.unsynced = (0, None);
+        Ok(())
+    }
+
+    /// Waits until `version`, which is visible, is durable.
+    fn wait_durable(&self, version: Version) -> Result<()> {
+        if self.promised() >= version {
+            return Ok(());
+        }
+        self.sync().map_err(|error| match error {
+            Error::Poisoned { reason } => Error::Unknown { reason },
+            other => other,
+        })
+    }
+
+    /// The newest version that is known durable.
+    pub(crate) fn promised(&self) -> Version {
+        Version(self.promised.load(Ordering::Acquire))
+    }
+
+    /// The newest version that was assigned.
+    pub(crate) fn assigned(&self) -> Version {
+        Version(self.lock().next_version.0 - 1)
+    }
+
+    /// Bytes in the log, counted from its very beginning, and how many transactions run.
+    pub(crate) fn measure(&self) -> (u64, usize, Option<String>) {
+        let state = self.lock();
+        (state.log_bytes, state.recent.running(), state.poisoned.clone())
+    }
+
+    /// What the timer has to do: syncs what has been waiting for `interval`, and lets an
+    /// idle log carry its last promise. Returns when to come again, if there is a reason to.
+    pub(crate) fn tick(&self, idle: Duration) -> Option<Duration> {
+        let state = self.lock();
+        if state.poisoned.is_some() || state.closing {
+            return None;
+        }
+        let now = self.clock.now();
+        if let (DurabilityMode::Batched { interval, .. }, Some(oldest)) =
+            (self.mode, state.unsynced.1)
+        {
+            let age = now.since(oldest);
+            if age < interval && now >= oldest {
+                return Some(interval - age);
+            }
+            drop(state);
+            if let Err(error) = self.sync() {
+                log::error!("syncing in the background: {error}");
+                return None;
+            }
+            return Some(idle);
+        }
+        let since = now.since(state.last_write);
+        if since < idle {
+            return Some(idle - since);
+        }
+        drop(state);
+        let beacon = self.with_log(|log| match log {
+            Log::Disk(writer) => writer.beacon().map(drop),
+            Log::Memory => Ok(()),
+        });
+        if let Err(error) = beacon {
+            log::error!("writing a beacon: {}", self.note_poison(error));
+        }
+        None
+    }
+
+    /// Writes what is still queued and closes the log. Later calls are refused.
+    pub(crate) fn close(&self) -> Result<()> {
+        let mut state = self.lock();
+        if state.closing {
+            return Ok(());
+        }
+        state.closing = true;
+        while !state.queue.is_empty() && state.poisoned.is_none() {
+            state = self.lead_or_sleep(state);
+        }
+        let log = loop {
+            match state.log.take() {
+                Some(log) => break log,
+                None => state = self.sleep(state),
+            }
+        };
+        // Whoever still comes finds a log that takes everything and keeps nothing, but
+        // `closing` refuses them before.
+        state.log = Some(Log::Memory);
+        let poisoned = state.poisoned.is_some();
+        self.wake_all(&state);
+        drop(state);
+        match log {
+            Log::Memory => Ok(()),
+            Log::Disk(writer) if poisoned => {
+                writer.abandon();
+                Ok(())
+            }
+            Log::Disk(writer) => {
+                let last = writer.last_version();
+                writer.close().map_err(|error| self.note_poison(error))?;
+                self.promised.fetch_max(last.0, Ordering::AcqRel);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What every call is told after `close`.
+pub(crate) const CLOSED: Error = Error::Closed("the database is closed");
+
+fn check_open(state: &State) -> Result<()> {
+    if state.closing {
+        return Err(CLOSED);
+    }
+    match &state.poisoned {
+        Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn find(state: &mut State, version: Version) -> Option<&mut InFlight> {
+    let at = state.in_flight.binary_search_by_key(&version, |commit| commit.version).ok()?;
+    state.in_flight.get_mut(at)
+}
+
+fn set_outcome(state: &mut State, version: Version, outcome: Outcome) {
+    if let Some(commit) = find(state, version) {
+        commit.outcome = outcome;
+    }
+}
+
+fn write(
+    log: &mut Log,
+    batch: &[Queued],
+    durable: bool,
+) -> std::result::Result<(), steadfast_durability::wal::writer::AppendError> {
+    let Log::Disk(writer) = log else { return Ok(()) };
+    let level = batch.iter().map(|queued| queued.level).max().unwrap_or(0);
+    match batch {
+        [one] => writer.append(&[outgoing(one)], level, durable),
+        many => writer.append(&many.iter().map(outgoing).collect::<Vec<_>>(), level, durable),
+    }
+}
+
+fn outgoing(queued: &Queued) -> Outgoing<'_> {
+    match &queued.stream {
+        Some(stream) => stream.commit(queued.version, queued.timestamp),
+        None => Outgoing::Txn {
+            version: queued.version,
+            timestamp: queued.timestamp,
+            namespaces: &queued.namespaces,
+            writes: queued.writes.as_bytes(),
+        },
+    }
+}
+
+/// A commit that has its place in the order of commits and is on its way into the log.
+///
+/// Dropping it does not take it back: it is written and published with the next group.
+#[must_use = "the commit is acknowledged by `wait`"]
+pub struct Pending {
+    pipeline: Arc<Pipeline>,
+    version: Version,
+    records: Option<Vec<Record>>,
+    superseded: Option<steadfast_storage::Applied>,
+    level: u8,
+    created: Vec<NamespaceId>,
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pending({})", self.version)
+    }
+}
+
+impl Pending {
+    /// The version it will have.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Waits until it is visible, and as durable as was asked for.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Io`: it was not committed. Kind `Unknown`: a sync failed and nobody knows.
+    pub fn wait(mut self) -> Result<Receipt> {
+        let records = self.records.take();
+        let outcome = self.pipeline.wait(self.version, records, self.level);
+        if outcome.is_ok()
+            && let Some(superseded) = self.superseded.take()
+        {
+            self.pipeline.store.prune(superseded);
+        }
+        outcome?;
+        self.created.iter().for_each(|run| self.pipeline.namespaces.set_live(*run));
+        Ok(Receipt { pipeline: Some(self.pipeline.clone()), version: self.version })
+    }
+
+    /// Says that the records are in the store, so that nobody waits for this thread.
+    pub(crate) fn note_applied(&mut self) {
+        if let Some(records) = self.records.take() {
+            let mut state = self.pipeline.lock();
+            self.pipeline.note_applied(&mut state, self.version, records);
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.note_applied();
+        if let Some(superseded) = self.superseded.take() {
+            self.pipeline.store.prune(superseded);
+        }
+    }
+}
+
+/// Proof of a commit: it is visible, and as durable as was asked for.
+#[derive(Clone)]
+pub struct Receipt {
+    /// `None` for a transaction that wrote nothing.
+    pipeline: Option<Arc<Pipeline>>,
+    version: Version,
+}
+
+impl Receipt {
+    pub(crate) const fn of_nothing(version: Version) -> Self {
+        Self { pipeline: None, version }
+    }
+
+    /// The version of the commit; for a transaction that wrote nothing, the version it read.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The epoch it was written in; `None` in memory, and for a transaction that wrote
+    /// nothing.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.pipeline.as_ref()?.epoch.get().copied()
+    }
+
+    /// Waits until the commit survives power loss.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Unknown` if a sync failed.
+    pub fn wait_durable(&self) -> Result<()> {
+        match &self.pipeline {
+            Some(pipeline) => pipeline.wait_durable(self.version),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Receipt({})", self.version)
+    }
+}

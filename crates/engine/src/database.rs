@@ -1,0 +1,399 @@
+//! The database handle.
+//!
+//! Lock order, outermost first: the database's own `life` (opening and closing), the state of
+//! the commit pipeline, the locks of the store, the jobs of the background threads. No lock
+//! is held while the log is written or synced: whoever does so has taken the log out of the
+//! pipeline's state. No code of a caller runs under any of them.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use steadfast_core::{Entropy, Key, Record, Timestamp, Version, WriteSet};
+use steadfast_durability::disk::{Disk, LockGuard};
+use steadfast_durability::layout::Layout;
+use steadfast_durability::recovery::RecoveryReport;
+use steadfast_durability::wal::segment::Epoch;
+use steadfast_storage::UnifiedStore;
+
+use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
+use crate::config::{DatabaseBuilder, DatabaseConfig, DurabilityMode};
+use crate::error::{Error, Result};
+use crate::maintenance::{Jobs, Threads, run_by_hand};
+use crate::namespaces::Namespaces;
+use crate::runs::Run;
+use crate::stats::Stats;
+use crate::transaction::Transaction;
+use crate::view::{View, check_live};
+
+/// An embedded, versioned, durable database.
+///
+/// A handle is cheap to clone and may be used from any thread; all clones are the same
+/// database. It is closed by [`Database::close`], or when the last handle is dropped.
+///
+/// ```
+/// use steadfast_engine::Database;
+///
+/// let db = Database::in_memory()?;
+/// let run = db.create_run("first")?;
+/// db.transaction(|tx| {
+///     tx.kv_put(run, "greeting", "hello")?;
+///     tx.event_append(run, "log", "said hello")
+/// })?;
+/// let greeting = db.kv_get(run, "greeting")?.expect("it was put there");
+/// assert_eq!(greeting.value.as_str(), Some("hello"));
+/// # Ok::<(), steadfast_engine::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: UnifiedStore,
+    namespaces: Arc<Namespaces>,
+    /// `None` if it was opened for reading only.
+    pipeline: Option<Arc<Pipeline>>,
+    mode: DurabilityMode,
+    clock: Arc<dyn steadfast_core::Clock>,
+    entropy: Entropy,
+    disk: Arc<dyn Disk>,
+    /// `None` in memory.
+    layout: Option<Layout>,
+    report: RecoveryReport,
+    jobs: Arc<Jobs>,
+    closed: AtomicBool,
+    life: Mutex<Life>,
+}
+
+/// What ends with the database.
+#[derive(Debug, Default)]
+struct Life {
+    threads: Option<Threads>,
+    lock: Option<Box<dyn LockGuard>>,
+}
+
+/// What a database is put together from.
+pub(crate) struct Parts {
+    pub(crate) builder: DatabaseBuilder,
+    pub(crate) layout: Option<Layout>,
+    pub(crate) store: UnifiedStore,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) report: RecoveryReport,
+    /// `None` for reading only.
+    pub(crate) start: Option<Start>,
+    pub(crate) lock: Option<Box<dyn LockGuard>>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.inner.layout.as_ref().map(Layout::root);
+        f.debug_struct("Database").field("path", &path).field("mode", &self.inner.mode).finish()
+    }
+}
+
+impl Database {
+    pub(crate) fn assemble(parts: Parts) -> Result<Self> {
+        let Parts { builder, layout, store, namespaces, report, start, lock } = parts;
+        let jobs = Arc::new(Jobs::default());
+        let mode = builder.config.mode;
+        let pipeline = start.map(|start| {
+            let on_work: Box<dyn Fn(Work) + Send + Sync> = match layout {
+                Some(_) => {
+                    let jobs = jobs.clone();
+                    Box::new(move |work| jobs.leave(work))
+                }
+                None => Box::new(|_| {}),
+            };
+            let (store, namespaces, clock) =
+                (store.clone(), namespaces.clone(), builder.clock.clone());
+            Arc::new(Pipeline::new(start, store, namespaces, clock, mode, on_work))
+        });
+        let threads = match &pipeline {
+            Some(pipeline) if builder.threads && layout.is_some() => {
+                let started = Threads::start(&jobs, pipeline).map_err(|source| {
+                    let (file, action) = (".".to_owned(), "start a thread for");
+                    Error::from(steadfast_durability::Error::Io { file, action, source })
+                });
+                Some(started?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store,
+                namespaces,
+                pipeline,
+                mode,
+                clock: builder.clock,
+                entropy: builder.entropy,
+                disk: builder.disk,
+                layout,
+                report,
+                jobs,
+                closed: AtomicBool::new(false),
+                life: Mutex::new(Life { threads, lock }),
+            }),
+        })
+    }
+
+    /// Opens the database in directory `path`, creating what is missing, with
+    /// [`DurabilityMode::BATCHED`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open()
+    }
+
+    /// Opens the database in directory `path`, creating what is missing.
+    pub fn open_with_mode(path: impl AsRef<Path>, mode: DurabilityMode) -> Result<Self> {
+        Self::open_or_create(path, DatabaseConfig::new(mode))
+    }
+
+    /// Creates a database in directory `path`.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Invalid` if there is one already, or if the directory holds anything else.
+    pub fn create(path: impl AsRef<Path>, config: DatabaseConfig) -> Result<Self> {
+        Self::builder(path).config(config).create()
+    }
+
+    /// Opens the database in directory `path`.
+    ///
+    /// # Errors
+    ///
+    /// Kind `NotFound` if there is none; `Busy` if it is open already; `Corruption` if
+    /// recovery refuses; `Unsupported` if a newer release wrote it.
+    pub fn open_existing(path: impl AsRef<Path>, config: DatabaseConfig) -> Result<Self> {
+        Self::builder(path).config(config).open_existing()
+    }
+
+    /// Opens the database in directory `path`, creating what is missing.
+    pub fn open_or_create(path: impl AsRef<Path>, config: DatabaseConfig) -> Result<Self> {
+        Self::builder(path).config(config).open()
+    }
+
+    /// Opens the database in directory `path` for reading, as it is now. Works beside a
+    /// process that writes to it, takes no lock and writes nothing. What is committed later
+    /// is not seen.
+    ///
+    /// Nothing is shown that a power cut could still take away: what is not proven durable
+    /// is synced first, and where that is not possible it is left out, and the report says so.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open_read_only()
+    }
+
+    /// Opens the database in directory `path` and checks that it still has what the caller
+    /// was promised: `version`, committed in `epoch`, as a receipt said.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Diverged` if the database has another past: that epoch is not in its history, or
+    /// what was kept of it ends before `version`. Kind `Corruption` if the log ends before
+    /// `version`.
+    pub fn open_expecting(
+        path: impl AsRef<Path>,
+        config: DatabaseConfig,
+        epoch: Epoch,
+        version: Version,
+    ) -> Result<Self> {
+        crate::open::open_expecting(Self::builder(path).config(config), epoch, version)
+    }
+
+    /// A database without files: everything else is the same, and nothing outlives it.
+    pub fn in_memory() -> Result<Self> {
+        let builder = Self::builder("");
+        let start = Start {
+            log: Log::Memory,
+            next_version: Version(1),
+            last_timestamp: Timestamp::ZERO,
+            promised: Version::MAX,
+        };
+        Self::assemble(Parts {
+            store: UnifiedStore::with_retention(builder.config.retention.unwrap_or_default()),
+            builder,
+            layout: None,
+            namespaces: Arc::new(Namespaces::default()),
+            report: RecoveryReport::empty(),
+            start: Some(start),
+            lock: None,
+        })
+    }
+
+    /// Everything that can be chosen about opening the database in directory `path`.
+    pub fn builder(path: impl AsRef<Path>) -> DatabaseBuilder {
+        DatabaseBuilder::new(path.as_ref())
+    }
+
+    /// Closes the database, for every clone of this handle: waits for the commits under way,
+    /// makes everything durable, and lets others open it. Closing twice is no error. Later
+    /// calls return kind `Closed`.
+    pub fn close(&self) -> Result<()> {
+        self.inner.close()
+    }
+
+    /// Makes everything that is committed durable.
+    pub fn flush(&self) -> Result<()> {
+        self.check_open()?;
+        self.pipeline()?.sync()
+    }
+
+    /// The in-memory store, for reading. Its own write methods are for replay, for tests and
+    /// for the commit pipeline: what they write is in no log.
+    pub fn storage(&self) -> &UnifiedStore {
+        &self.inner.store
+    }
+
+    /// The newest version that readers see.
+    pub fn current_version(&self) -> Version {
+        self.inner.store.current_version()
+    }
+
+    /// What opening found, did and left out.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.inner.report
+    }
+
+    /// The durability that commits get unless they ask for more.
+    pub fn mode(&self) -> DurabilityMode {
+        self.inner.mode
+    }
+
+    /// What the database holds and how far it has come.
+    pub fn stats(&self) -> Result<Stats> {
+        self.check_open()?;
+        let visible = self.current_version();
+        let (log_position, running_transactions, poisoned) = match &self.inner.pipeline {
+            Some(pipeline) => pipeline.measure(),
+            None => (self.inner.report.end, 0, None),
+        };
+        let (assigned, promised) = match &self.inner.pipeline {
+            Some(pipeline) => (pipeline.assigned().max(visible), pipeline.promised().min(visible)),
+            None => (visible, visible),
+        };
+        Ok(Stats {
+            assigned,
+            visible,
+            promised,
+            store: self.inner.store.stats(),
+            log_position,
+            disk_bytes: self.disk_bytes()?,
+            running_transactions,
+            poisoned,
+        })
+    }
+
+    fn disk_bytes(&self) -> Result<u64> {
+        let Some(layout) = &self.inner.layout else { return Ok(0) };
+        Ok(steadfast_durability::layout::disk_bytes(&*self.inner.disk, layout)?)
+    }
+
+    /// A view of everything that is visible now.
+    pub fn view(&self) -> Result<View> {
+        self.check_open()?;
+        Ok(self.wrap(self.inner.store.view(self.now())))
+    }
+
+    /// A view of what was visible at `version`. It looks at the time of the newest commit that
+    /// it shows no later than now.
+    ///
+    /// # Errors
+    ///
+    /// Kind `HistoryTrimmed` if versions it would need may be gone; `NotFound` if the
+    /// database has not come that far.
+    pub fn view_at(&self, version: Version) -> Result<View> {
+        self.check_open()?;
+        Ok(self.wrap(self.inner.store.view_at(version, self.now())?))
+    }
+
+    fn wrap(&self, inner: steadfast_storage::View) -> View {
+        View { inner, namespaces: self.inner.namespaces.clone() }
+    }
+
+    /// Begins a transaction. See [`Database::transaction`] for one that retries by itself.
+    pub fn begin(&self) -> Result<Transaction> {
+        Transaction::new(self)
+    }
+
+    /// Does once, now, what the background threads do when it is time: for a database that
+    /// was opened without threads.
+    pub fn maintain(&self) -> Result<()> {
+        run_by_hand(&self.inner.jobs, self.pipeline()?);
+        Ok(())
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.inner.closed.load(Ordering::Acquire) { Err(CLOSED) } else { Ok(()) }
+    }
+
+    pub(crate) fn pipeline(&self) -> Result<&Arc<Pipeline>> {
+        let read_only = Error::Closed("the database was opened for reading only");
+        self.inner.pipeline.as_ref().ok_or(read_only)
+    }
+
+    pub(crate) fn namespaces(&self) -> &Namespaces {
+        &self.inner.namespaces
+    }
+
+    pub(crate) fn entropy(&self) -> &Entropy {
+        &self.inner.entropy
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+
+    /// The newest live record of `key` in `run`.
+    pub(crate) fn latest(&self, run: Run, key: &Key) -> Result<Option<Record>> {
+        self.check_open()?;
+        check_live(&self.inner.namespaces, run)?;
+        // Asking for the time costs as much as the read; few records expire.
+        let record = self.inner.store.get_latest(key.as_bytes(), Timestamp::ZERO)?;
+        Ok(record.filter(|record| record.expiry().is_none_or(|expiry| self.now() < expiry)))
+    }
+
+    /// Commits writes that depend on nothing read.
+    pub(crate) fn write_blind(
+        &self,
+        run: Run,
+        write: impl FnOnce(&mut WriteSet) -> steadfast_core::Result<()>,
+    ) -> Result<Receipt> {
+        let pipeline = self.pipeline()?;
+        check_live(&self.inner.namespaces, run)?;
+        let mut writes = WriteSet::new();
+        write(&mut writes)?;
+        let pending = pipeline.submit(Submission {
+            writes,
+            namespaces: vec![run.namespace],
+            reads: None,
+            level: self.inner.mode.level(),
+            fixed: None,
+            created: Vec::new(),
+        })?;
+        pending.wait()
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<()> {
+        let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        // The threads first: they must not find the log gone in the middle of their work.
+        life.threads = None;
+        let closed = match &self.pipeline {
+            Some(pipeline) => pipeline.close(),
+            None => Ok(()),
+        };
+        life.lock = None;
+        closed
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            log::error!("closing a database that was dropped: {error}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Everything that is in a database, one entry at a time: what a dump writes and a restore
+//! reads.
+
+use steadfast_core::{Key, Record, Timestamp, TypeTag, Value, Version, prefix_end, stream_name};
+use steadfast_durability::wal::writer::NamespaceLookup;
+
+use crate::error::{Error, Result};
+use crate::events::{Event, decode_event};
+use crate::runs::{Run, RunInfo};
+use crate::view::View;
+
+/// One entry of a database.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Entry {
+    /// A key-value.
+    Kv {
+        /// The key.
+        key: Vec<u8>,
+        /// The value; `None` if the key was deleted, which only a history shows.
+        value: Option<Value>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+        /// When it stops being there, if ever.
+        expiry: Option<Timestamp>,
+    },
+    /// An event.
+    Event {
+        /// Its stream.
+        stream: Vec<u8>,
+        /// The event.
+        event: Event,
+    },
+    /// A state cell.
+    State {
+        /// Its name.
+        cell: Vec<u8>,
+        /// The value; `None` if it was deleted, which only a history shows.
+        value: Option<Value>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+}
+
+impl Entry {
+    /// The commit that wrote it.
+    pub const fn version(&self) -> Version {
+        match self {
+            Self::Kv { version, .. } | Self::State { version, .. } => *version,
+            Self::Event { event, .. } => event.version,
+        }
+    }
+
+    /// When it was committed.
+    pub const fn timestamp(&self) -> Timestamp {
+        match self {
+            Self::Kv { timestamp, .. } | Self::State { timestamp, .. } => *timestamp,
+            Self::Event { event, .. } => event.timestamp,
+        }
+    }
+
+    fn decode(record: &Record) -> Result<Option<Self>> {
+        let value = || if record.is_tombstone() { Ok(None) } else { record.value().map(Some) };
+        let name = Key::user_part(record.key()).to_vec();
+        let (version, timestamp) = (record.version(), record.timestamp());
+        Ok(Some(match Key::tag_of(record.key()) {
+            Some(TypeTag::Kv) => {
+                Self::Kv { key: name, value: value()?, version, timestamp, expiry: record.expiry() }
+            }
+            Some(TypeTag::State) => Self::State { cell: name, value: value()?, version, timestamp },
+            Some(TypeTag::Event) if record.is_tombstone() => return Ok(None),
+            Some(TypeTag::Event) => {
+                let stream = stream_name(record.key())
+                    .ok_or_else(|| Error::Invalid(format!("{record:?} is not an event")))?;
+                Self::Event { stream, event: decode_event(record)? }
+            }
+            // Receipts are made again from the events that carry their keys.
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The entries of a run in key order: key-values, then events, then state cells.
+pub struct Entries {
+    rows: Box<dyn Iterator<Item = Result<Record>> + Send>,
+}
+
+impl std::fmt::Debug for Entries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Entries")
+    }
+}
+
+impl Iterator for Entries {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.rows.next()?.and_then(|record| Entry::decode(&record)) {
+                Ok(None) => {}
+                Ok(Some(entry)) => return Some(Ok(entry)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl View {
+    /// Everything in `run` that this view shows.
+    pub fn entries(&self, run: Run) -> Entries {
+        self.entries_of(run, false)
+    }
+
+    /// Every kept version of everything in `run`, newest first within a key, deletions too.
+    pub fn entries_with_history(&self, run: Run) -> Entries {
+        self.entries_of(run, true)
+    }
+
+    fn entries_of(&self, run: Run, history: bool) -> Entries {
+        let start = run.namespace.0.to_be_bytes().to_vec();
+        let range = match (history, prefix_end(&start)) {
+            (false, Some(end)) => self.inner.range(start..end),
+            (false, None) => self.inner.range(start..),
+            (true, Some(end)) => self.inner.range_versions(start..end),
+            (true, None) => self.inner.range_versions(start..),
+        };
+        Entries { rows: Box::new(range.map(|row| row.map_err(Into::into))) }
+    }
+
+    /// Every run, in the order in which their data lies, which is the order in which they
+    /// were first used.
+    pub fn runs_in_key_order(&self) -> Result<Vec<RunInfo>> {
+        let mut runs = self.list_runs()?;
+        runs.sort_by_key(|info| info.run.namespace);
+        Ok(runs)
+    }
+
+    /// Tenant, application and agent of a run.
+    pub fn namespace_of(&self, run: Run) -> Option<steadfast_core::Namespace> {
+        self.namespaces.namespace(run.namespace)
+    }
+}

@@ -1,0 +1,151 @@
+//! The background threads: one keeps the promises of time, one prepares segments.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use steadfast_durability::wal::writer::SpareRequest;
+
+use crate::commit::{Log, Pipeline, Work};
+
+/// A log that was idle this long gets a beacon: the promise of its last group.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// What there is to do. Committing threads leave it here; they never wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    state: Mutex<JobState>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct JobState {
+    timer: bool,
+    segment: Option<SpareRequest>,
+    stop: bool,
+}
+
+impl Jobs {
+    fn lock(&self) -> std::sync::MutexGuard<'_, JobState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves work for the threads.
+    pub(crate) fn leave(&self, work: Work) {
+        let mut state = self.lock();
+        match work {
+            Work::Timer if state.timer => return,
+            Work::Timer => state.timer = true,
+            Work::Segment(request) => state.segment = Some(request),
+        }
+        drop(state);
+        self.wake.notify_all();
+    }
+
+    fn stop(&self) {
+        self.lock().stop = true;
+        self.wake.notify_all();
+    }
+}
+
+/// The running threads of one database.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    jobs: Arc<Jobs>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts them. They hold the pipeline only while they work, so that a database nobody
+    /// closed still goes away.
+    pub(crate) fn start(jobs: &Arc<Jobs>, pipeline: &Arc<Pipeline>) -> std::io::Result<Self> {
+        let mut threads = Self { jobs: jobs.clone(), handles: Vec::new() };
+        type Body = fn(&Jobs, &Weak<Pipeline>);
+        let bodies: [(&str, Body); 2] =
+            [("steadfast-timer", run_timer), ("steadfast-segments", run_segments)];
+        for (name, body) in bodies {
+            let (jobs, pipeline) = (jobs.clone(), Arc::downgrade(pipeline));
+            let thread = std::thread::Builder::new().name(name.into());
+            threads.handles.push(thread.spawn(move || body(&jobs, &pipeline))?);
+        }
+        Ok(threads)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.jobs.stop();
+        for handle in self.handles.drain(..) {
+            // The last handle of a database may be dropped by one of its own threads.
+            if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {
+                log::error!("a background thread panicked");
+            }
+        }
+    }
+}
+
+fn run_timer(jobs: &Jobs, pipeline: &Weak<Pipeline>) {
+    let mut again = None;
+    loop {
+        let mut state = jobs.lock();
+        while !state.stop && again.is_none() && !state.timer {
+            state = jobs.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if let Some(after) = again.take()
+            && !state.stop
+        {
+            // Work left meanwhile changes nothing: it comes with the next look.
+            let waited = jobs.wake.wait_timeout_while(state, after, |state| !state.stop);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if state.stop {
+            return;
+        }
+        state.timer = false;
+        drop(state);
+        let Some(pipeline) = pipeline.upgrade() else { return };
+        again = pipeline.tick(IDLE);
+    }
+}
+
+fn run_segments(jobs: &Jobs, pipeline: &Weak<Pipeline>) {
+    loop {
+        let mut state = jobs.lock();
+        while !state.stop && state.segment.is_none() {
+            state = jobs.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.stop {
+            return;
+        }
+        let request = state.segment.take();
+        drop(state);
+        let Some(pipeline) = pipeline.upgrade() else { return };
+        if let Some(request) = request {
+            prepare(&pipeline, &request);
+        }
+    }
+}
+
+fn prepare(pipeline: &Pipeline, request: &SpareRequest) {
+    match request.build() {
+        Ok(spare) => pipeline.with_log(|log| match log {
+            Log::Disk(writer) => writer.give_spare(spare),
+            Log::Memory => request.discard(),
+        }),
+        // The commit that needs the segment will try again, and tell its caller.
+        Err(error) => log::warn!("preparing a segment: {error}"),
+    }
+}
+
+/// Does by hand what the threads would do now.
+pub(crate) fn run_by_hand(jobs: &Jobs, pipeline: &Pipeline) {
+    let mut state = jobs.lock();
+    let (timer, segment) = (std::mem::take(&mut state.timer), state.segment.take());
+    drop(state);
+    if let Some(request) = segment {
+        prepare(pipeline, &request);
+    }
+    if timer && pipeline.tick(IDLE).is_some() {
+        jobs.leave(Work::Timer);
+    }
+}

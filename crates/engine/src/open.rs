@@ -1,0 +1,329 @@
+//! Opening a database: what may be there, and what each way of opening makes of it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use steadfast_core::{Namespace, NamespaceId, Record, ReplayTarget, Version};
+use steadfast_durability::disk::{Disk, EntryKind, Lock, LockGuard};
+use steadfast_durability::layout::{Layout, ROOT_NAMES};
+use steadfast_durability::manifest::Manifest;
+use steadfast_durability::recovery::{
+    LogClass, Recovered, RecoveryReport, holds_valid_segment, recover,
+};
+use steadfast_durability::wal::writer::{WalOptions, WalWriter};
+use steadfast_durability::{CorruptionKind, this_process};
+use steadfast_storage::UnifiedStore;
+
+use crate::commit::{Log, Start};
+use crate::config::{DatabaseBuilder, DurabilityMode};
+use crate::database::{Database, Parts};
+use crate::error::{Error, Result};
+use crate::namespaces::Namespaces;
+
+/// What the caller wants of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intent {
+    Create,
+    OpenExisting,
+    OpenOrCreate,
+}
+
+/// A reader beside a writer asks for the lock for a moment; this long a writer tries again.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A reader beside a writer may meet the log in the middle of a change; it looks again this
+/// often before it believes what it saw.
+const READ_ATTEMPTS: u32 = 40;
+const READ_PAUSE: Duration = Duration::from_millis(25);
+
+/// The store and the dictionary, as replay sees them.
+struct Target<'a> {
+    store: &'a UnifiedStore,
+    namespaces: &'a Namespaces,
+}
+
+impl ReplayTarget for Target<'_> {
+    fn apply(&self, run: Vec<Record>) {
+        ReplayTarget::apply(self.store, run);
+    }
+
+    fn define_namespace(&self, id: NamespaceId, namespace: &Namespace) {
+        self.namespaces.define(id, namespace);
+    }
+
+    fn finish(&self, version: Version) {
+        self.store.finish(version);
+    }
+}
+
+fn io(layout: &Layout, path: &Path, action: &'static str, source: std::io::Error) -> Error {
+    steadfast_durability::Error::Io { file: layout.label(path), action, source }.into()
+}
+
+/// What a directory looks like before anything is opened.
+enum Place {
+    Missing,
+    /// Nothing, or the beginnings of a database that was never finished.
+    Unborn,
+    Database,
+}
+
+fn look(disk: &dyn Disk, layout: &Layout) -> Result<Place> {
+    let root = layout.root();
+    match disk.kind(root).map_err(|error| io(layout, root, "look at", error))? {
+        None => return Ok(Place::Missing),
+        Some(EntryKind::Directory) => {}
+        Some(_) => return Err(Error::Invalid(format!("{}: not a directory", root.display()))),
+    }
+    let manifest = layout.manifest();
+    if disk.kind(&manifest).map_err(|error| io(layout, &manifest, "look for", error))?.is_some() {
+        return Ok(Place::Database);
+    }
+    if holds_valid_segment(disk, layout)?.is_some() {
+        let (file, kind) = ("MANIFEST".to_owned(), CorruptionKind::Missing);
+        return Err(steadfast_durability::Error::Corrupt { file, offset: 0, kind }.into());
+    }
+    let names = disk.list(root).map_err(|error| io(layout, root, "list", error))?;
+    match names.iter().find(|name| !ROOT_NAMES.contains(&name.as_str())) {
+        None => Ok(Place::Unborn),
+        Some(name) => Err(Error::Invalid(format!(
+            "{}: not a database, and not empty: it holds {name:?}",
+            root.display()
+        ))),
+    }
+}
+
+fn not_found(layout: &Layout) -> Error {
+    Error::NotFound(format!("{}: no database there", layout.root().display()))
+}
+
+fn create_directories(disk: &dyn Disk, layout: &Layout, path: &Path) -> Result<()> {
+    if path.as_os_str().is_empty()
+        || disk.kind(path).map_err(|error| io(layout, path, "look at", error))?.is_some()
+    {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or_else(|| Path::new(""));
+    create_directories(disk, layout, parent)?;
+    disk.create_dir(path).map_err(|error| io(layout, path, "create", error))?;
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    // Without this the whole database may be gone after a power cut.
+    disk.sync_dir(parent).map_err(|error| io(layout, parent, "sync the directory", error))
+}
+
+fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Box<dyn LockGuard>> {
+    let path = layout.lock();
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match disk.lock(&path).map_err(|error| io(layout, &path, "lock", error))? {
+            Lock::Taken(guard) => return Ok(guard),
+            Lock::Held(holder) if Instant::now() >= until => {
+                let holder = if holder.is_empty() { "somebody".into() } else { holder };
+                return Err(Error::Busy { path: layout.root().display().to_string(), holder });
+            }
+            Lock::Held(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Makes the directories and, last of all, the MANIFEST: a crash before that leaves nothing
+/// that would count as a database.
+fn create(builder: &DatabaseBuilder, layout: &Layout) -> Result<Manifest> {
+    let disk = &*builder.disk;
+    for directory in [layout.wal(), layout.snapshots()] {
+        disk.create_dir(&directory).map_err(|error| io(layout, &directory, "create", error))?;
+    }
+    let root = layout.root();
+    disk.sync_dir(root).map_err(|error| io(layout, root, "sync the directory", error))?;
+    let retention = builder.config.retention.unwrap_or_default();
+    let manifest = Manifest::new(builder.entropy.next_16(), builder.clock.now(), retention);
+    manifest.write(disk, layout)?;
+    log::info!("{}: created", root.display());
+    Ok(manifest)
+}
+
+/// Opens for reading and writing.
+pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Database> {
+    builder.config.check()?;
+    let started = Instant::now();
+    let layout = Layout::new(&builder.path);
+    let disk = builder.disk.clone();
+    match (look(&*disk, &layout)?, intent) {
+        (Place::Missing | Place::Unborn, Intent::OpenExisting) => return Err(not_found(&layout)),
+        (Place::Database, Intent::Create) => {
+            let path = layout.root().display();
+            return Err(Error::Invalid(format!("{path}: there is a database already")));
+        }
+        (Place::Missing, _) => create_directories(&*disk, &layout, layout.root())?,
+        _ => {}
+    }
+    let guard = lock(&*disk, &layout)?;
+    // Somebody may have been faster.
+    let mut manifest = match Manifest::read(&*disk, &layout)? {
+        Some(_) if intent == Intent::Create => {
+            let path = layout.root().display();
+            return Err(Error::Invalid(format!("{path}: there is a database already")));
+        }
+        Some(manifest) => manifest,
+        None => create(&builder, &layout)?,
+    };
+    if let Some(retention) = builder.config.retention {
+        manifest.retention = retention;
+    }
+    let store = UnifiedStore::with_retention(manifest.retention);
+    let namespaces = Arc::new(Namespaces::default());
+    let target = Target { store: &store, namespaces: &namespaces };
+    let policy = builder.config.policy;
+    let recovered = recover(&*disk, &layout, &manifest, &target, policy, &mut builder.progress)?;
+    let (manifest, resume, mut report) =
+        recovered.prepare_writing(&disk, &layout, &builder.entropy)?;
+    report.duration = started.elapsed();
+    // A courtesy to those who will be refused; a full disk must not keep anybody out.
+    if let Err(error) = guard.note_holder(&this_process()) {
+        log::warn!("LOCK: cannot note who holds it: {error}");
+    }
+    let options = WalOptions {
+        segment_bytes: builder.config.segment_bytes,
+        direct: builder.config.mode == DurabilityMode::Strict,
+    };
+    let start_at = (resume.next_version, resume.last);
+    let writer = WalWriter::new(
+        disk,
+        layout.clone(),
+        options,
+        manifest,
+        resume,
+        builder.entropy.clone(),
+        namespaces.clone(),
+    );
+    let start = Start {
+        log: Log::Disk(Box::new(writer)),
+        next_version: start_at.0,
+        last_timestamp: start_at.1.1,
+        // Recovery showed nothing that it had not made durable.
+        promised: start_at.1.0,
+    };
+    Database::assemble(Parts {
+        builder,
+        layout: Some(layout),
+        store,
+        namespaces,
+        report,
+        start: Some(start),
+        lock: Some(guard),
+    })
+}
+
+/// Opens for reading only, also beside a writer: no lock is kept and nothing is written.
+pub(crate) fn open_read_only(mut builder: DatabaseBuilder) -> Result<Database> {
+    let started = Instant::now();
+    let layout = Layout::new(&builder.path);
+    let disk = builder.disk.clone();
+    let mut attempt = 0;
+    let (store, namespaces, mut report) = loop {
+        attempt += 1;
+        match (look(&*disk, &layout)?, Manifest::read(&*disk, &layout)?) {
+            (Place::Missing | Place::Unborn, _) | (_, None) => return Err(not_found(&layout)),
+            (Place::Database, Some(manifest)) => {
+                let read = read_once(&mut builder, &layout, &manifest);
+                // A file that vanished, or damage that is none once a writer has finished
+                // what it was doing: look again while somebody is writing.
+                let live = disk.is_locked(&layout.lock()).unwrap_or(false);
+                let changed =
+                    !matches!(Manifest::read(&*disk, &layout), Ok(Some(now)) if now == manifest);
+                match read {
+                    Err(_) if (live || changed) && attempt < READ_ATTEMPTS => {
+                        std::thread::sleep(READ_PAUSE);
+                    }
+                    Err(error) => return Err(error),
+                    Ok((store, namespaces, mut report)) => {
+                        report.beside_writer = live;
+                        break (store, namespaces, report);
+                    }
+                }
+            }
+        }
+    };
+    if report.beside_writer && matches!(report.log, LogClass::TornUnpromised | LogClass::Ambiguous)
+    {
+        // Not torn: not written yet.
+        report.log = LogClass::Killed;
+        report.damage = None;
+        report.left_out_bytes = 0;
+    }
+    report.duration = started.elapsed();
+    Database::assemble(Parts {
+        builder,
+        layout: Some(layout),
+        store,
+        namespaces,
+        report,
+        start: None,
+        lock: None,
+    })
+}
+
+type ReadOnce = (UnifiedStore, Arc<Namespaces>, RecoveryReport);
+
+fn read_once(
+    builder: &mut DatabaseBuilder,
+    layout: &Layout,
+    manifest: &Manifest,
+) -> Result<ReadOnce> {
+    let fresh =
+        || (UnifiedStore::with_retention(manifest.retention), Arc::new(Namespaces::default()));
+    let (mut store, mut namespaces) = fresh();
+    let disk = builder.disk.clone();
+    let target = Target { store: &store, namespaces: &namespaces };
+    let policy = builder.config.policy;
+    let recovered: Recovered =
+        recover(&*disk, layout, manifest, &target, policy, &mut builder.progress)?;
+    let mut report = recovered.report().clone();
+    if !recovered.sync_for_reading() {
+        (store, namespaces) = fresh();
+        let target = Target { store: &store, namespaces: &namespaces };
+        report = recovered.replay_promised(&target)?;
+    }
+    Ok((store, namespaces, report))
+}
+
+/// Opens for reading and writing if `version` of `epoch` is still there.
+pub(crate) fn open_expecting(
+    builder: DatabaseBuilder,
+    epoch: steadfast_durability::wal::segment::Epoch,
+    version: Version,
+) -> Result<Database> {
+    let layout = Layout::new(&builder.path);
+    let disk = builder.disk.clone();
+    let manifest = match look(&*disk, &layout)? {
+        Place::Database => Manifest::read(&*disk, &layout)?,
+        _ => None,
+    };
+    let Some(manifest) = manifest else { return Err(not_found(&layout)) };
+    let Some(at) = manifest.epochs.iter().position(|start| start.epoch == epoch) else {
+        return Err(Error::Diverged(format!("it never had epoch {}", epoch.counter)));
+    };
+    if let Some(next) = manifest.epochs.get(at + 1)
+        && next.recovered < version
+    {
+        return Err(Error::Diverged(format!(
+            "of epoch {} it kept version {} and nothing later; version {version} was expected",
+            epoch.counter, next.recovered
+        )));
+    }
+    // Read first without changing anything: a refusal must leave the evidence as it is.
+    let (store, _, report) = {
+        let mut reading = DatabaseBuilder::new(&builder.path);
+        reading.disk = disk;
+        read_once(&mut reading, &layout, &manifest)?
+    };
+    if store.current_version() < version {
+        let mut report = report;
+        report.log = LogClass::LostTail;
+        report.promised_version = Some(version);
+        return Err(steadfast_durability::Error::Refused(Box::new(report)).into());
+    }
+    drop(store);
+    open(builder, Intent::OpenExisting)
+}

@@ -1,0 +1,95 @@
+//! Restoring from entries: each with the version and time it had.
+
+use steadfast_core::{Key, Namespace, Timestamp, TypeTag, Value, Version, event_key};
+
+use crate::database::Database;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::events::{AppendOptions, event_value, idempotency_record_key, idempotency_value};
+use crate::runs::{Run, RunStatus};
+use crate::transaction::Transaction;
+
+/// Rebuilds one commit as it was. Commits must come in the order of their versions.
+pub struct Restore {
+    transaction: Transaction,
+    version: Version,
+    timestamp: Timestamp,
+}
+
+impl std::fmt::Debug for Restore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Restore({})", self.version)
+    }
+}
+
+impl Database {
+    /// Begins to rebuild the commit that had `version` and was made at `timestamp`. With no
+    /// entry added it only takes the version, as for a commit of which nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Invalid` if the database has that version already.
+    pub fn restore(&self, version: Version, timestamp: Timestamp) -> Result<Restore> {
+        let next = self.current_version();
+        if version <= next {
+            return Err(Error::Invalid(format!(
+                "version {version} cannot be restored: the database is at {next} already"
+            )));
+        }
+        Ok(Restore { transaction: self.begin()?, version, timestamp })
+    }
+}
+
+impl Restore {
+    /// Adds a run with the id and address it had.
+    pub fn run(
+        &mut self,
+        name: &str,
+        namespace: &Namespace,
+        status: RunStatus,
+        created: Timestamp,
+    ) -> Result<Run> {
+        self.transaction.add_run(name, namespace, status, created)
+    }
+
+    /// Adds an entry of `run`. Its version and time are those of the commit.
+    pub fn entry(&mut self, run: Run, entry: &Entry) -> Result<()> {
+        let tx = &mut self.transaction;
+        let mut write = |key: Key, value: &Option<Value>, expiry| match value {
+            Some(value) => tx.put(run, &key, value, expiry),
+            None => tx.delete(run, &key),
+        };
+        match entry {
+            Entry::Kv { key, value, expiry, .. } => {
+                write(Key::new(run.namespace, TypeTag::Kv, key)?, value, *expiry)
+            }
+            Entry::State { cell, value, .. } => {
+                write(Key::new(run.namespace, TypeTag::State, cell)?, value, None)
+            }
+            Entry::Event { stream, event } => {
+                let options = AppendOptions {
+                    idempotency_key: event.idempotency_key.clone(),
+                    kind: event.kind.clone(),
+                    causation: event.causation.clone(),
+                    correlation: event.correlation.clone(),
+                    time: event.time,
+                    ..AppendOptions::default()
+                };
+                let value = event_value(event.payload.clone(), &options)?;
+                write(event_key(run.namespace, stream, event.seq)?, &Some(value), None)?;
+                if let Some(key) = &event.idempotency_key {
+                    let receipt = idempotency_value(stream, event.seq)?;
+                    write(idempotency_record_key(run, key)?, &Some(receipt), None)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Commits it, without waiting for more than the kernel; [`Database::flush`] at the end
+    /// makes everything durable.
+    pub fn commit(mut self) -> Result<()> {
+        let fixed = Some((self.version, self.timestamp));
+        self.transaction.submit_as(fixed)?.wait().map(drop)
+    }
+}

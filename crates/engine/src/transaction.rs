@@ -1,0 +1,327 @@
+//! Optimistic transactions: read at a view, write into a buffer, validate at commit.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
+use steadfast_core::{
+    Key, NamespaceId, Record, RecordBuilder, Timestamp, Value, Version, WriteSet,
+};
+
+use crate::commit::{Pending, Receipt, Submission};
+use crate::config::DurabilityMode;
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::recent::ReadSet;
+use crate::runs::Run;
+use crate::source::{Rows, Source};
+use crate::view::{check_live, range};
+
+/// A transaction: everything it reads is from one point in history, with its own writes on
+/// top, and its writes become visible together or not at all.
+///
+/// Transactions are serializable. [`Transaction::commit`] refuses with kind `Conflict` if a
+/// commit after that point wrote a key, or into a range, that this one read;
+/// [`Database::transaction`] then starts again by itself. Dropping a transaction rolls it
+/// back.
+pub struct Transaction {
+    database: Database,
+    view: steadfast_storage::View,
+    reads: ReadSet,
+    /// Its writes, by key, as records of [`Version::MAX`].
+    writes: BTreeMap<Box<[u8]>, Record>,
+    bytes: usize,
+    /// Runs that it creates.
+    created: Vec<Run>,
+    level: u8,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Transaction(at {}, {} writes)", self.view.version(), self.writes.len())
+    }
+}
+
+impl Transaction {
+    pub(crate) fn new(database: &Database) -> Result<Self> {
+        let view = database.pipeline()?.begin(database.now())?;
+        Ok(Self {
+            database: database.clone(),
+            view,
+            reads: ReadSet::default(),
+            writes: BTreeMap::new(),
+            bytes: 0,
+            created: Vec::new(),
+            level: database.mode().level(),
+        })
+    }
+
+    /// The version it reads at.
+    pub fn version(&self) -> Version {
+        self.view.version()
+    }
+
+    /// The time at which it looks: what expires by then it does not see.
+    pub fn now(&self) -> Timestamp {
+        self.view.now()
+    }
+
+    /// Asks for a durability above the database's for this commit. A lower one changes
+    /// nothing.
+    pub fn raise_durability(&mut self, mode: DurabilityMode) {
+        self.level = self.level.max(mode.level());
+    }
+
+    /// How many keys it has written so far.
+    pub fn write_count(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// Commits: validates, writes, waits for the durability asked for, and makes the writes
+    /// visible. A transaction that wrote nothing always succeeds, since all it read was of
+    /// one point in history.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Conflict`: another commit wrote what this one had read. `Io`: it could not be
+    /// written. In both cases nothing of it was committed. `Unknown`: a sync failed, and
+    /// whether it was committed will be seen when the database is opened again.
+    pub fn commit(self) -> Result<Receipt> {
+        let (view, level, database) = (self.view.version(), self.level, self.database.clone());
+        match self.queue()? {
+            Some(pending) => pending.wait(),
+            None => {
+                let pipeline = database.pipeline()?;
+                // What it read may be an earlier commit that its caller now relies on.
+                if level == 2 && pipeline.promised() < view {
+                    pipeline.sync()?;
+                }
+                Ok(Receipt::of_nothing(view))
+            }
+        }
+    }
+
+    /// Commits without waiting: validates, assigns the version and queues. Whatever is
+    /// submitted before [`Pending::wait`] may share one write and one sync. `None` for a
+    /// transaction that wrote nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::commit`], for what goes wrong before it is queued.
+    pub fn submit(self) -> Result<Option<Pending>> {
+        let mut pending = self.queue()?;
+        if let Some(pending) = &mut pending {
+            pending.note_applied();
+        }
+        Ok(pending)
+    }
+
+    fn queue(mut self) -> Result<Option<Pending>> {
+        if self.writes.is_empty() {
+            return Ok(None);
+        }
+        self.submit_as(None).map(Some)
+    }
+
+    /// Submits as the version and time given, for restoring a dump.
+    pub(crate) fn submit_as(&mut self, fixed: Option<(Version, Timestamp)>) -> Result<Pending> {
+        let mut writes = WriteSet::new();
+        let mut namespaces: Vec<NamespaceId> = Vec::new();
+        for record in self.writes.values() {
+            if record.is_tombstone() {
+                writes.delete(record.key())?;
+            } else {
+                writes.put_encoded(record.key(), record.value_bytes(), record.expiry())?;
+            }
+            if let Some(namespace) = Key::namespace_of(record.key())
+                && namespaces.last() != Some(&namespace)
+            {
+                // In key order, so each namespace comes once.
+                namespaces.push(namespace);
+            }
+        }
+        // The index entry names a run before the run has data: define it with that.
+        for run in &self.created {
+            if !namespaces.contains(&run.namespace) {
+                namespaces.push(run.namespace);
+            }
+        }
+        let reads = (self.view.version(), std::mem::take(&mut self.reads));
+        let pipeline = self.database.pipeline()?.clone();
+        pipeline.submit(Submission {
+            writes,
+            namespaces,
+            reads: if fixed.is_some() { None } else { Some(reads) },
+            level: self.level,
+            fixed,
+            created: self.created.iter().map(|run| run.namespace).collect(),
+        })
+    }
+
+    /// Gives up everything it wrote.
+    pub fn rollback(self) {}
+
+    pub(crate) const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    pub(crate) fn note_created(&mut self, run: Run) {
+        self.created.push(run);
+    }
+
+    /// Writes `value` to `key` of `run`.
+    pub(crate) fn put(
+        &mut self,
+        run: Run,
+        key: &Key,
+        value: &Value,
+        expiry: Option<Timestamp>,
+    ) -> Result<()> {
+        self.check_run(run)?;
+        self.put_unchecked(key, value, expiry)
+    }
+
+    /// Writes `value` to `key` of the database's own namespace.
+    pub(crate) fn put_in_system(&mut self, key: &Key, value: &Value) -> Result<()> {
+        self.put_unchecked(key, value, None)
+    }
+
+    fn put_unchecked(&mut self, key: &Key, value: &Value, expiry: Option<Timestamp>) -> Result<()> {
+        let mut bytes = key.as_bytes().to_vec();
+        value.encode(&mut bytes)?;
+        let builder = self.builder(expiry);
+        self.write(builder.put(&bytes, key.as_bytes().len()))
+    }
+
+    /// Removes `key` of `run`.
+    pub(crate) fn delete(&mut self, run: Run, key: &Key) -> Result<()> {
+        self.check_run(run)?;
+        let tombstone = self.builder(None).tombstone(key.as_bytes());
+        self.write(tombstone)
+    }
+
+    fn builder(&self, expiry: Option<Timestamp>) -> RecordBuilder {
+        RecordBuilder { version: Version::MAX, timestamp: self.now(), expiry }
+    }
+
+    fn write(&mut self, record: Record) -> Result<()> {
+        let (bytes, writes) = (self.bytes + record.payload_bytes() + 32, self.writes.len() + 1);
+        if bytes > TXN_BYTES_MAX || writes > TXN_WRITES_MAX {
+            return Err(steadfast_core::Error::TransactionTooLarge { bytes, writes }.into());
+        }
+        self.bytes = bytes;
+        self.writes.insert(record.key().into(), record);
+        Ok(())
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if let Ok(pipeline) = self.database.pipeline() {
+            pipeline.end(self.view.version());
+        }
+    }
+}
+
+impl Source for &mut Transaction {
+    fn check_run(&self, run: Run) -> Result<()> {
+        (**self).check_run(run)
+    }
+
+    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
+        (**self).record(key)
+    }
+
+    fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
+        (**self).rows(start, end)
+    }
+
+    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
+        (**self).last_row(start, end)
+    }
+}
+
+impl Source for Transaction {
+    fn check_run(&self, run: Run) -> Result<()> {
+        if self.created.contains(&run) {
+            return Ok(());
+        }
+        check_live(self.database.namespaces(), run)
+    }
+
+    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
+        if let Some(own) = self.writes.get(key.as_bytes()) {
+            return Ok(own.is_live(self.now()).then(|| own.clone()));
+        }
+        self.reads.key(key.as_bytes());
+        Ok(self.view.get(key.as_bytes())?)
+    }
+
+    fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
+        // Whatever comes into the range conflicts, also past where the caller stops.
+        self.reads.range(start.clone(), end.clone());
+        self.rows_unread(start, end)
+    }
+
+    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
+        let last = self.rows_unread(start.to_vec(), end.clone()).next_back().transpose()?;
+        // Only what comes after the last one would change the answer, or the last one itself.
+        let from = last.as_ref().map_or(start, |record| record.key());
+        self.reads.range(from.to_vec(), end);
+        Ok(last)
+    }
+}
+
+impl Transaction {
+    fn rows_unread(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
+        let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let lower = Bound::Included(start.as_slice());
+        let own = if end.as_ref().is_some_and(|end| *end <= start) {
+            // An empty range, which a map refuses to be asked for.
+            Vec::new()
+        } else {
+            self.writes.range::<[u8], _>((lower, upper)).map(|(_, own)| own.clone()).collect()
+        };
+        Rows::new(range(&self.view, start, end), own.into(), self.now())
+    }
+}
+
+impl Database {
+    /// Runs `work` in a transaction and commits it, starting again as often as another commit
+    /// comes in between. Returns what `work` returned, and the receipt.
+    ///
+    /// `work` may run several times; it should do nothing that must happen only once. A
+    /// transaction that keeps losing holds up the others for a moment, so every one gets
+    /// through.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returned, or as [`Transaction::commit`], but for conflicts with other
+    /// commits.
+    pub fn transaction<T>(
+        &self,
+        mut work: impl FnMut(&mut Transaction) -> Result<T>,
+    ) -> Result<(T, Receipt)> {
+        const LOSSES: u32 = 3;
+        let pipeline = self.pipeline()?.clone();
+        let mut lost = 0;
+        loop {
+            let priority = lost >= LOSSES && pipeline.take_priority();
+            let outcome = self.begin().and_then(|mut transaction| {
+                let value = work(&mut transaction)?;
+                Ok((value, transaction.commit()?))
+            });
+            if priority {
+                pipeline.leave_priority();
+            }
+            match outcome {
+                Err(Error::Conflict { with, .. }) => {
+                    lost += 1;
+                    // Starting again before that commit is visible would lose to it again.
+                    pipeline.settle(with);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}

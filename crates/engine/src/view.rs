@@ -1,0 +1,76 @@
+//! A stable point in the history of a database, to read at.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use steadfast_core::{Key, Record, Timestamp, Version};
+
+use crate::error::{Error, Result};
+use crate::namespaces::Namespaces;
+use crate::runs::Run;
+use crate::source::{Rows, Source};
+
+/// A stable point in version and in time: what is committed, or expires, after a view was
+/// opened does not change what it shows.
+///
+/// Views never block writers and are not blocked by them. While one is open, the versions it
+/// shows are kept in memory.
+#[derive(Clone)]
+pub struct View {
+    pub(crate) inner: steadfast_storage::View,
+    pub(crate) namespaces: Arc<Namespaces>,
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "View({})", self.version())
+    }
+}
+
+impl View {
+    /// The newest version it shows.
+    pub fn version(&self) -> Version {
+        self.inner.version()
+    }
+
+    /// The time at which it looks: what expires by then is not shown.
+    pub fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+}
+
+impl Source for &View {
+    fn check_run(&self, run: Run) -> Result<()> {
+        check_live(&self.namespaces, run)
+    }
+
+    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
+        Ok(self.inner.get(key.as_bytes())?)
+    }
+
+    fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
+        Rows::new(range(&self.inner, start, end), VecDeque::new(), self.now())
+    }
+
+    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
+        self.rows(start.to_vec(), end).next_back().transpose()
+    }
+}
+
+pub(crate) fn range(
+    view: &steadfast_storage::View,
+    start: Vec<u8>,
+    end: Option<Vec<u8>>,
+) -> steadfast_storage::Range {
+    match end {
+        Some(end) => view.range(start..end),
+        None => view.range(start..),
+    }
+}
+
+pub(crate) fn check_live(namespaces: &Namespaces, run: Run) -> Result<()> {
+    if namespaces.is_live(run.namespace, run.id) {
+        return Ok(());
+    }
+    Err(Error::NotFound(format!("there is no run {} in this database", run.id)))
+}
