@@ -15,6 +15,8 @@ mod quarantine;
 pub mod recovery;
 pub mod replay;
 mod std_disk;
+#[cfg(test)]
+mod test_support;
 pub mod wal;
 
 pub use error::{CorruptionKind, Error, Result};

@@ -468,10 +468,10 @@ impl Recovered {
                     file.write_at(offset, &bytes).at(&*label, "write")?;
                 }
             }
-            // The next groups may want to start on a block.
+            // A life begins behind it, and its groups may want to start on a block.
             let offset = header.offset_of(out.position);
             let filler = (offset + GROUP_BYTES_MIN).next_multiple_of(HEADER_BYTES) - offset;
-            let bytes = out.beacon(again.position, filler);
+            let bytes = out.open(again.position, filler);
             file.write_at(offset, &bytes).at(&*label, "write")?;
             file.sync_all().at(&*label, "sync")?;
             disk.sync_dir(&layout.wal()).at("WAL", "sync the directory")?;
@@ -523,9 +523,9 @@ impl Rewriter {
         bytes
     }
 
-    fn beacon(&mut self, durable_upto: u64, length: u64) -> Vec<u8> {
+    fn open(&mut self, durable_upto: u64, length: u64) -> Vec<u8> {
         let old = vec![0; usize::try_from(length).expect("less than two blocks")];
-        self.group(GroupKind::Beacon, 0, 0, durable_upto, &old)
+        self.group(GroupKind::Open, 0, 0, durable_upto, &old)
     }
 }
 

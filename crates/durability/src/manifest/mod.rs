@@ -235,6 +235,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::{hex, hex_example};
 
     fn manifest() -> Manifest {
         Manifest {
@@ -256,6 +257,14 @@ mod tests {
             }],
             ..Manifest::new([7; 16], Timestamp::from_micros(5), Retention::KeepAll)
         }
+    }
+
+    #[test]
+    fn the_worked_example_is_what_is_written() {
+        let retention = Retention::default();
+        let new = Manifest::new(*b"0123456789abcdef", Timestamp::from_micros(5), retention);
+        let example = hex_example(include_str!("FORMAT.md"));
+        assert_eq!(hex(&new.encode()), example, "see FORMAT.md");
     }
 
     #[test]

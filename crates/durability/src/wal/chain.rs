@@ -242,6 +242,9 @@ impl Wal {
                     scan.end.position = group.position;
                     break Some(CorruptionKind::Undecodable);
                 }
+                if group.header.kind == GroupKind::Open {
+                    applier.epoch_ends();
+                }
                 let closes = matches!(group.header.kind, GroupKind::Seal | GroupKind::Footer);
                 scan.closing = closes.then_some(group.position);
                 scan.promised = scan.promised.max(group.header.durable_upto);

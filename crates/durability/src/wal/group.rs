@@ -32,11 +32,14 @@ pub enum GroupKind {
     Seal = 0xd3,
     /// It closes the log: the database was closed cleanly.
     Footer = 0xd4,
+    /// It carries no frame. What is before it was written in an earlier life and written again
+    /// by recovery; a transaction that was still streaming then is not completed behind it.
+    Open = 0xd5,
 }
 
 impl GroupKind {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Data, Self::Beacon, Self::Seal, Self::Footer]
+        [Self::Data, Self::Beacon, Self::Seal, Self::Footer, Self::Open]
             .into_iter()
             .find(|kind| *kind as u8 == number)
     }
