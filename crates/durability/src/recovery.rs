@@ -39,7 +39,9 @@ use crate::wal::group::{
 };
 use crate::wal::reader::{SegmentReader, Tail};
 use crate::wal::segment::{Epoch, HEADER_BYTES, HEADER_LEN, SegmentHeader};
-use crate::wal::writer::Resume;
+use crate::wal::writer::{
+    FIRST_SEGMENT_BYTES, Resume, ResumedSegment, WalOptions, version_ceiling,
+};
 
 /// What to do where it is not certain that nothing acknowledged is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -326,7 +328,7 @@ fn judge(wal: Wal, scan: &Scan) -> Result<Recovered> {
         last: (stats.final_version, stats.final_timestamp.max(footer_time).max(floor.timestamp)),
         next_segment: wal.next_segment(),
         namespaces: scan.replayed.namespaces.clone(),
-        epoch: None,
+        segment: None,
     };
     let again = (!clean || position < data_end).then_some(Again {
         segment,
@@ -370,20 +372,24 @@ impl Recovered {
         Ok(self.report)
     }
 
-    /// Makes the log ready for writing. After a clean close there is nothing to do. Else a
-    /// new segment takes what no sync is proven for, and becomes part of the log; then copies
-    /// of what was left out are put aside and files that never were part of the log removed.
+    /// Makes the log ready for writing as `options` say. After a clean close there is nothing
+    /// to do. Else a new segment takes what no sync is proven for, and becomes part of the log,
+    /// which goes on in it; then copies of what was left out are put aside and files that
+    /// never were part of the log removed.
     ///
     /// A crash at any step leaves the log as it was or as it is to be.
     pub fn prepare_writing(
         mut self,
         disk: &Arc<dyn Disk>,
         layout: &Layout,
+        options: WalOptions,
         entropy: &Entropy,
     ) -> Result<(Manifest, Resume, RecoveryReport)> {
         let mut manifest = self.wal.manifest().clone();
         if let Some(again) = self.again {
-            let (header, end, chain) = self.write_again(&**disk, layout, entropy, again)?;
+            let (segment, end, chain) =
+                self.write_again(&**disk, layout, options, entropy, again)?;
+            let header = segment.header;
             manifest.epochs.push(EpochStart {
                 epoch: header.epoch,
                 first_version: self.resume.next_version,
@@ -405,8 +411,7 @@ impl Recovered {
             self.resume.position = end;
             self.resume.chain = chain;
             self.resume.predecessor = header.number;
-            self.resume.next_segment = header.number + 1;
-            self.resume.epoch = Some(header.epoch);
+            self.resume.segment = Some(segment);
             self.remove_spares(&**disk, layout);
         }
         Ok((manifest, self.resume, self.report))
@@ -419,17 +424,21 @@ impl Recovered {
         &self,
         disk: &dyn Disk,
         layout: &Layout,
+        options: WalOptions,
         entropy: &Entropy,
         again: Again,
-    ) -> Result<(SegmentHeader, u64, u32)> {
+    ) -> Result<(ResumedSegment, u64, u32)> {
         let manifest = self.wal.manifest();
         let number = self.wal.next_segment();
+        // Room to go on in, beside what is written again.
+        let room = FIRST_SEGMENT_BYTES.min(options.segment_bytes);
+        let mut bytes = HEADER_BYTES + (again.end - again.position) + room;
         let counter = manifest.epochs.last().map_or(1, |start| start.epoch.counter + 1);
         let header = SegmentHeader {
             database: manifest.database,
             number,
             epoch: Epoch { counter, random: entropy.next_u64() },
-            version_ceiling: self.resume.next_version.0,
+            version_ceiling: version_ceiling(self.resume.next_version, bytes),
             durable_upto: again.position,
             first_position: again.position,
             predecessor: self.resume.predecessor,
@@ -437,7 +446,7 @@ impl Recovered {
         };
         let label = Layout::segment_label(number);
         let path = layout.segment(number);
-        let file = disk.create(&path, Access::Write).at(&*label, "create")?;
+        let file = disk.create(&path, options.access()).at(&*label, "create")?;
         let written = (|| {
             file.write_at(0, &header.encode()).at(&*label, "write")?;
             let mut out = Rewriter {
@@ -471,11 +480,20 @@ impl Recovered {
             // A life begins behind it, and its groups may want to start on a block.
             let offset = header.offset_of(out.position);
             let filler = (offset + GROUP_BYTES_MIN).next_multiple_of(HEADER_BYTES) - offset;
-            let bytes = out.open(again.position, filler);
-            file.write_at(offset, &bytes).at(&*label, "write")?;
+            let filling = out.open(again.position, filler);
+            file.write_at(offset, &filling).at(&*label, "write")?;
+            match file.allocate(bytes) {
+                // What was recovered fits; the first commit will ask for space again.
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                    bytes = offset + filler;
+                    file.set_len(bytes).at(&*label, "cut")?;
+                }
+                allocated => allocated.at(&*label, "take the space for")?,
+            }
             file.sync_all().at(&*label, "sync")?;
             disk.sync_dir(&layout.wal()).at("WAL", "sync the directory")?;
-            Ok((header, out.position, out.chain))
+            let segment = ResumedSegment { header, file: file.clone(), bytes };
+            Ok((segment, out.position, out.chain))
         })();
         if written.is_err() {
             // Not named by the MANIFEST, it is not part of the log; on a full disk it is

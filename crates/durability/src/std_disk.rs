@@ -264,7 +264,7 @@ mod tests {
         let path = dir.path().join("file");
         let file = StdDisk.create(&path, Access::WriteDirect).unwrap();
         file.allocate(16 << 10).unwrap();
-        let block = vec![7; DURABLE_BLOCK_BYTES as usize];
+        let block = vec![7; 4096];
         file.write_at_durable(4096, &block).unwrap();
         file.write_at(8192, b"cached").unwrap();
         let mut buffer = vec![0; 4096 + 6];

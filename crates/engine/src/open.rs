@@ -176,17 +176,17 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
     let target = Target { store: &store, namespaces: &namespaces };
     let policy = builder.config.policy;
     let recovered = recover(&*disk, &layout, &manifest, &target, policy, &mut builder.progress)?;
+    let options = WalOptions {
+        segment_bytes: builder.config.segment_bytes,
+        direct: builder.config.mode == DurabilityMode::Strict,
+    };
     let (manifest, resume, mut report) =
-        recovered.prepare_writing(&disk, &layout, &builder.entropy)?;
+        recovered.prepare_writing(&disk, &layout, options, &builder.entropy)?;
     report.duration = started.elapsed();
     // A courtesy to those who will be refused; a full disk must not keep anybody out.
     if let Err(error) = guard.note_holder(&this_process()) {
         log::warn!("LOCK: cannot note who holds it: {error}");
     }
-    let options = WalOptions {
-        segment_bytes: builder.config.segment_bytes,
-        direct: builder.config.mode == DurabilityMode::Strict,
-    };
     let start_at = (resume.next_version, resume.last);
     let writer = WalWriter::new(
         disk,

@@ -28,11 +28,16 @@ use crate::wal::segment::{Epoch, HEADER_BYTES, SegmentHeader};
 
 /// Size of the first segment of an epoch; each further one is twice as large, up to the
 /// configured limit, so that a small database has a small log.
-const FIRST_SEGMENT_BYTES: u64 = 256 << 10;
+pub(crate) const FIRST_SEGMENT_BYTES: u64 = 256 << 10;
 
 /// Versions reserved with a segment, by its size: no frame is shorter than this many bytes,
 /// so a segment cannot use up what its header reserved.
 const BYTES_PER_VERSION: u64 = 8;
+
+/// The ceiling of a segment of `bytes` bytes whose first version is `next`.
+pub(crate) const fn version_ceiling(next: Version, bytes: u64) -> u64 {
+    next.0 + bytes / BYTES_PER_VERSION
+}
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +48,13 @@ pub struct WalOptions {
     /// kernel's cache. One device write where write and sync would be two; a lone commit
     /// takes a block of log.
     pub direct: bool,
+}
+
+impl WalOptions {
+    /// How segments are opened.
+    pub(crate) const fn access(self) -> Access {
+        if self.direct { Access::WriteDirect } else { Access::Write }
+    }
 }
 
 /// What the writer is asked to append.
@@ -115,8 +127,20 @@ pub struct Resume {
     pub next_segment: u64,
     /// Namespace ids that the log defines.
     pub namespaces: Vec<NamespaceId>,
-    /// The epoch that recovery began; `None` where it had nothing to write.
-    pub epoch: Option<Epoch>,
+    /// The segment that recovery began, whose groups end at `position`; `None` where it had
+    /// nothing to write.
+    pub segment: Option<ResumedSegment>,
+}
+
+/// A segment that recovery began and that the log goes on in.
+#[derive(Debug, Clone)]
+pub struct ResumedSegment {
+    /// Its header.
+    pub header: SegmentHeader,
+    /// Its file, open for writing.
+    pub file: Arc<dyn DiskFile>,
+    /// Its length, in bytes.
+    pub bytes: u64,
 }
 
 /// A segment file that is filled and synced, waiting to be used.
@@ -240,7 +264,7 @@ impl WalWriter {
             manifest,
             entropy,
             lookup,
-            epoch: resume.epoch,
+            epoch: None,
             active: None,
             spare: None,
             spare_requested: 0,
@@ -262,6 +286,10 @@ impl WalWriter {
         };
         for id in resume.namespaces {
             writer.mark_logged(id);
+        }
+        if let Some(ResumedSegment { header, file, bytes }) = resume.segment {
+            writer.epoch = Some(header.epoch);
+            writer.continue_in(header, file, bytes);
         }
         writer
     }
@@ -573,7 +601,7 @@ impl WalWriter {
             layout: self.layout.clone(),
             number: self.next_segment,
             bytes,
-            access: if self.options.direct { Access::WriteDirect } else { Access::Write },
+            access: self.options.access(),
         }
     }
 
@@ -617,12 +645,11 @@ impl WalWriter {
             counter: self.manifest.epochs.last().map_or(1, |start| start.epoch.counter + 1),
             random: self.entropy.next_u64(),
         });
-        let ceiling = Version(self.next_version.0 + spare.bytes / BYTES_PER_VERSION);
         let header = SegmentHeader {
             database: self.manifest.database,
             number: spare.number,
             epoch,
-            version_ceiling: ceiling.0,
+            version_ceiling: version_ceiling(self.next_version, spare.bytes),
             durable_upto: self.durable_upto,
             first_position: self.position,
             predecessor: self.predecessor,
@@ -671,18 +698,18 @@ impl WalWriter {
         log::debug!("{label}: begins at log position {}", self.position);
         self.manifest = manifest;
         self.epoch = Some(epoch);
-        self.version_ceiling = ceiling;
-        self.predecessor = spare.number;
-        self.next_segment = spare.number + 1;
-        self.next_segment_bytes = (spare.bytes * 2).min(self.options.segment_bytes);
-        self.active = Some(Active {
-            seed: ChecksumSeed::of(&header),
-            header,
-            file: spare.file,
-            bytes: spare.bytes,
-            closed: false,
-        });
+        self.continue_in(header, spare.file, spare.bytes);
         Ok(())
+    }
+
+    /// Makes the segment that `header` begins the active one.
+    fn continue_in(&mut self, header: SegmentHeader, file: Arc<dyn DiskFile>, bytes: u64) {
+        self.version_ceiling = Version(header.version_ceiling);
+        self.predecessor = header.number;
+        self.next_segment = header.number + 1;
+        self.next_segment_bytes = (bytes * 2).min(self.options.segment_bytes);
+        let seed = ChecksumSeed::of(&header);
+        self.active = Some(Active { seed, header, file, bytes, closed: false });
     }
 
     /// The file for the next segment, `needed` bytes at the least: the one prepared, or one

@@ -123,7 +123,7 @@ impl Log {
             recover(&*self.disk, &self.layout, &manifest, &target, policy, &mut |_| {})?;
         let entropy = Entropy::seeded(manifest.epochs.len() as u64);
         let (manifest, resume, report) =
-            recovered.prepare_writing(&self.disk, &self.layout, &entropy)?;
+            recovered.prepare_writing(&self.disk, &self.layout, self.options, &entropy)?;
         let writer = WalWriter::new(
             self.disk.clone(),
             self.layout.clone(),
