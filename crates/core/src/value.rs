@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::codec::{Cursor, put_bytes, put_varint};
+use crate::codec::{Cursor, put_bytes, put_varint, varint_len};
 use crate::limits::{VALUE_BYTES_MAX, VALUE_DEPTH_MAX};
 use crate::{Error, Result};
 
@@ -84,7 +84,8 @@ impl Value {
                 out.push(LIST);
                 put_varint(out, items.len() as u64);
                 for item in items {
-                    item.encode_inside(out, depth)?;
+                    put_varint(out, item.encoded_len() as u64);
+                    item.encode_at(out, depth + 1)?;
                 }
             }
             Self::Map(items) => {
@@ -92,18 +93,33 @@ impl Value {
                 put_varint(out, items.len() as u64);
                 for (name, item) in items {
                     put_bytes(out, name.as_bytes());
-                    item.encode_inside(out, depth)?;
+                    put_varint(out, item.encoded_len() as u64);
+                    item.encode_at(out, depth + 1)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn encode_inside(&self, out: &mut Vec<u8>, depth: usize) -> Result<()> {
-        let mut inner = Vec::new();
-        self.encode_at(&mut inner, depth + 1)?;
-        put_bytes(out, &inner);
-        Ok(())
+    /// Bytes that [`Value::encode`] appends.
+    pub fn encoded_len(&self) -> usize {
+        let with_len = |len: usize| varint_len(len as u64) + len;
+        1 + match self {
+            Self::Null | Self::Bool(_) => 0,
+            Self::Int(_) | Self::Float(_) => 8,
+            Self::String(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(items) => {
+                varint_len(items.len() as u64)
+                    + items.iter().map(|item| with_len(item.encoded_len())).sum::<usize>()
+            }
+            Self::Map(items) => {
+                let item = |(name, item): (&String, &Self)| {
+                    with_len(name.len()) + with_len(item.encoded_len())
+                };
+                varint_len(items.len() as u64) + items.iter().map(item).sum::<usize>()
+            }
+        }
     }
 
     /// Reads what [`Value::encode`] wrote.
@@ -231,6 +247,7 @@ mod tests {
         fn every_value_round_trips(value in values()) {
             let mut out = Vec::new();
             value.encode(&mut out).unwrap();
+            prop_assert_eq!(out.len(), value.encoded_len());
             prop_assert_eq!(Value::decode(&out), Ok(value));
         }
 

@@ -8,7 +8,7 @@
 //!          | expiry varint, µs since 1970 (if flagged) | key | encoded value (put only)
 //! ```
 
-use crate::codec::{Cursor, put_varint};
+use crate::codec::{Cursor, VARINT_BYTES_MAX, put_varint};
 use crate::limits::{STORED_KEY_BYTES_MAX, TXN_BYTES_MAX, TXN_WRITES_MAX, VALUE_BYTES_MAX};
 use crate::{Error, Key, Record, RecordBuilder, Result, Timestamp, TypeTag, Value, Version};
 
@@ -16,6 +16,9 @@ const PUT: u8 = 0;
 const DELETE: u8 = 1;
 const KIND_MASK: u8 = 0x03;
 const HAS_EXPIRY: u8 = 0x04;
+
+/// Bytes in front of a write's key at the most.
+const HEAD_BYTES_MAX: usize = 1 + 2 * VARINT_BYTES_MAX + VARINT_BYTES_MAX;
 
 /// What one write does to its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,9 +44,12 @@ impl WriteSet {
 
     /// Adds a put of `value`, which is checked against its limits.
     pub fn put(&mut self, key: &Key, value: &Value, expiry: Option<Timestamp>) -> Result<()> {
-        let mut encoded = Vec::with_capacity(64);
-        value.encode(&mut encoded)?;
-        self.put_encoded(key.as_bytes(), &encoded, expiry)
+        let (start, value_len) = (self.bytes.len(), value.encoded_len());
+        self.put_head(key.as_bytes(), value_len, expiry)?;
+        value.encode(&mut self.bytes).inspect_err(|_| {
+            self.bytes.truncate(start);
+            self.writes -= 1;
+        })
     }
 
     /// Adds a put of an already encoded value.
@@ -53,15 +59,21 @@ impl WriteSet {
         value: &[u8],
         expiry: Option<Timestamp>,
     ) -> Result<()> {
-        self.reserve_write(key.len() + value.len())?;
+        self.put_head(key, value.len(), expiry)?;
+        self.bytes.extend_from_slice(value);
+        Ok(())
+    }
+
+    /// Writes all of a put but its value.
+    fn put_head(&mut self, key: &[u8], value_len: usize, expiry: Option<Timestamp>) -> Result<()> {
+        self.reserve_write(key.len() + value_len)?;
         self.bytes.push(if expiry.is_some() { PUT | HAS_EXPIRY } else { PUT });
         put_varint(&mut self.bytes, key.len() as u64);
-        put_varint(&mut self.bytes, value.len() as u64);
+        put_varint(&mut self.bytes, value_len as u64);
         if let Some(expiry) = expiry {
             put_varint(&mut self.bytes, expiry.as_micros());
         }
         self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
         Ok(())
     }
 
@@ -75,11 +87,12 @@ impl WriteSet {
     }
 
     fn reserve_write(&mut self, payload: usize) -> Result<()> {
-        let bytes = self.bytes.len() + payload + 32;
+        let bytes = self.bytes.len() + payload + HEAD_BYTES_MAX;
         if bytes > TXN_BYTES_MAX || self.writes >= TXN_WRITES_MAX {
             return Err(Error::TransactionTooLarge { bytes, writes: self.writes + 1 });
         }
         self.writes += 1;
+        self.bytes.reserve(payload + HEAD_BYTES_MAX);
         Ok(())
     }
 

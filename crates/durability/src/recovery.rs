@@ -33,7 +33,7 @@ use crate::layout::Layout;
 use crate::manifest::{EpochStart, Floor, Manifest};
 use crate::quarantine;
 use crate::replay::{Progress, ReplayStats};
-use crate::wal::chain::{Damage, Scan, Wal};
+use crate::wal::chain::{Beside, Damage, Scan, Wal};
 use crate::wal::group::{
     ChecksumSeed, GROUP_BYTES_MIN, GroupKind, Stamp, TRAILER_BYTES, seal_group,
 };
@@ -224,18 +224,29 @@ struct Again {
 }
 
 /// Reads the log that `manifest` names into `target`, judges it, and refuses what `policy`
-/// does not accept. Nothing on disk is changed.
+/// does not accept. Nothing on disk is changed. Beside a writer, what looks unfinished past
+/// the promise is taken for not written yet.
 pub fn recover(
     disk: &dyn Disk,
     layout: &Layout,
     manifest: &Manifest,
     target: &dyn ReplayTarget,
     policy: RecoveryPolicy,
+    beside: Beside,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered> {
     let wal = Wal::open(disk, layout, manifest)?;
-    let scan = wal.scan(target, None, progress)?;
-    let recovered = judge(wal, &scan)?;
+    let scan = wal.scan(target, None, beside, progress)?;
+    let mut recovered = judge(wal, &scan)?;
+    if beside == Beside::AWriter {
+        recovered.report.beside_writer = true;
+        if matches!(recovered.report.log, LogClass::TornUnpromised | LogClass::Ambiguous) {
+            // Not torn: not written yet.
+            recovered.report.log = LogClass::Killed;
+            recovered.report.damage = None;
+            recovered.report.left_out_bytes = 0;
+        }
+    }
     let refused = match recovered.report.log {
         LogClass::Corrupt | LogClass::LostTail => true,
         LogClass::Ambiguous => policy == RecoveryPolicy::RefuseIfUnsure,
@@ -245,6 +256,7 @@ pub fn recover(
         return Err(Error::Refused(Box::new(recovered.report)));
     }
     match recovered.report.log {
+        _ if beside == Beside::AWriter => {}
         LogClass::Clean => {}
         LogClass::Ambiguous => log::error!("{}", recovered.report),
         _ => log::warn!("{}", recovered.report),
@@ -365,7 +377,8 @@ impl Recovered {
 
     /// Replays what was promised, and only that, into `target`, which must be empty.
     pub fn replay_promised(mut self, target: &dyn ReplayTarget) -> Result<RecoveryReport> {
-        let scan = self.wal.scan(target, Some(self.resume.position), &mut |_| {})?;
+        let scan =
+            self.wal.scan(target, Some(self.resume.position), Beside::Nobody, &mut |_| {})?;
         self.report.stats = scan.replayed.stats;
         self.report.last_version = scan.replayed.stats.final_version;
         self.report.cut_to_promise = true;

@@ -14,7 +14,7 @@ use steadfast_core::{
 };
 
 use crate::error::Result;
-use crate::wal::chain::Wal;
+use crate::wal::chain::{Beside, Wal};
 use crate::wal::frame::{Frame, split_body};
 
 /// A run is handed over when it has this many records …
@@ -62,7 +62,7 @@ pub struct Progress {
 /// This judges nothing: a log that [`crate::recovery::recover`] would refuse to open is
 /// replayed up to where it stops being valid.
 pub fn replay_wal(wal: &Wal, target: &dyn ReplayTarget) -> Result<ReplayStats> {
-    Ok(wal.scan(target, None, &mut |_| {})?.replayed.stats)
+    Ok(wal.scan(target, None, Beside::Nobody, &mut |_| {})?.replayed.stats)
 }
 
 /// A streamed transaction without its commit so far.

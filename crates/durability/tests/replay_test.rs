@@ -121,6 +121,7 @@ fn versions_after_a_kill_are_above_every_version_given_before() {
         &manifest,
         &target,
         Default::default(),
+        steadfast_durability::wal::chain::Beside::Nobody,
         &mut |_| {},
     )
     .unwrap();

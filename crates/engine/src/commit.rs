@@ -89,6 +89,8 @@ struct State {
     /// Whoever has taken this is the leader.
     log: Option<Log>,
     queue: Vec<Queued>,
+    /// Room for the next queue, kept from group to group.
+    next_queue: Vec<Queued>,
     in_flight: VecDeque<InFlight>,
     failed: HashMap<Version, Arc<steadfast_durability::Error>>,
     recent: Recent,
@@ -164,6 +166,7 @@ impl Pipeline {
             state: Mutex::new(State {
                 log: Some(start.log),
                 queue: Vec::new(),
+                next_queue: Vec::new(),
                 in_flight: VecDeque::new(),
                 failed: HashMap::new(),
                 recent: Recent::default(),
@@ -452,7 +455,8 @@ impl Pipeline {
             }
             state = self.lock();
         }
-        let batch = std::mem::take(&mut state.queue);
+        let next_queue = std::mem::take(&mut state.next_queue);
+        let mut batch = std::mem::replace(&mut state.queue, next_queue);
         self.queued.store(0, Ordering::Release);
         let now = batch.last().map_or(Timestamp::ZERO, |queued| queued.timestamp);
         let durable = batch.iter().any(|queued| queued.level == 2)
@@ -474,6 +478,8 @@ impl Pipeline {
             state.streaming = false;
         }
         state.last_batch = batch.len();
+        batch.clear();
+        state.next_queue = batch;
         if let Log::Disk(writer) = &mut log {
             state.log_bytes = writer.position();
             if let Some(epoch) = writer.epoch() {

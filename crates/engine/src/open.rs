@@ -11,6 +11,7 @@ use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::{
     LogClass, Recovered, RecoveryReport, holds_valid_segment, recover,
 };
+use steadfast_durability::wal::chain::Beside;
 use steadfast_durability::wal::writer::{WalOptions, WalWriter};
 use steadfast_durability::{CorruptionKind, this_process};
 use steadfast_storage::UnifiedStore;
@@ -175,7 +176,15 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
     let namespaces = Arc::new(Namespaces::default());
     let target = Target { store: &store, namespaces: &namespaces };
     let policy = builder.config.policy;
-    let recovered = recover(&*disk, &layout, &manifest, &target, policy, &mut builder.progress)?;
+    let recovered = recover(
+        &*disk,
+        &layout,
+        &manifest,
+        &target,
+        policy,
+        Beside::Nobody,
+        &mut builder.progress,
+    )?;
     let options = WalOptions {
         segment_bytes: builder.config.segment_bytes,
         direct: builder.config.mode == DurabilityMode::Strict,
@@ -223,35 +232,21 @@ pub(crate) fn open_read_only(mut builder: DatabaseBuilder) -> Result<Database> {
     let mut attempt = 0;
     let (store, namespaces, mut report) = loop {
         attempt += 1;
-        match (look(&*disk, &layout)?, Manifest::read(&*disk, &layout)?) {
-            (Place::Missing | Place::Unborn, _) | (_, None) => return Err(not_found(&layout)),
-            (Place::Database, Some(manifest)) => {
-                let read = read_once(&mut builder, &layout, &manifest);
-                // A file that vanished, or damage that is none once a writer has finished
-                // what it was doing: look again while somebody is writing.
-                let live = disk.is_locked(&layout.lock()).unwrap_or(false);
-                let changed =
-                    !matches!(Manifest::read(&*disk, &layout), Ok(Some(now)) if now == manifest);
-                match read {
-                    Err(_) if (live || changed) && attempt < READ_ATTEMPTS => {
-                        std::thread::sleep(READ_PAUSE);
-                    }
-                    Err(error) => return Err(error),
-                    Ok((store, namespaces, mut report)) => {
-                        report.beside_writer = live;
-                        break (store, namespaces, report);
-                    }
-                }
-            }
+        let live = disk.is_locked(&layout.lock()).unwrap_or(false);
+        let beside = if live { Beside::AWriter } else { Beside::Nobody };
+        let Some(manifest) = existing(&*disk, &layout)? else { return Err(not_found(&layout)) };
+        let error = match read_once(&mut builder, &layout, &manifest, beside) {
+            Ok(read) => break read,
+            Err(error) => error,
+        };
+        // A file that vanished or a change half made is no damage: look again while somebody
+        // is writing, or was until a moment ago.
+        let changed = existing(&*disk, &layout)?.is_none_or(|now| now != manifest);
+        if !(live || changed) || attempt == READ_ATTEMPTS {
+            return Err(error);
         }
+        std::thread::sleep(READ_PAUSE);
     };
-    if report.beside_writer && matches!(report.log, LogClass::TornUnpromised | LogClass::Ambiguous)
-    {
-        // Not torn: not written yet.
-        report.log = LogClass::Killed;
-        report.damage = None;
-        report.left_out_bytes = 0;
-    }
     report.duration = started.elapsed();
     Database::assemble(Parts {
         builder,
@@ -264,12 +259,21 @@ pub(crate) fn open_read_only(mut builder: DatabaseBuilder) -> Result<Database> {
     })
 }
 
+/// The MANIFEST of the database in a directory; `None` if there is no database.
+fn existing(disk: &dyn Disk, layout: &Layout) -> Result<Option<Manifest>> {
+    match look(disk, layout)? {
+        Place::Missing | Place::Unborn => Ok(None),
+        Place::Database => Ok(Manifest::read(disk, layout)?),
+    }
+}
+
 type ReadOnce = (UnifiedStore, Arc<Namespaces>, RecoveryReport);
 
 fn read_once(
     builder: &mut DatabaseBuilder,
     layout: &Layout,
     manifest: &Manifest,
+    beside: Beside,
 ) -> Result<ReadOnce> {
     let fresh =
         || (UnifiedStore::with_retention(manifest.retention), Arc::new(Namespaces::default()));
@@ -278,7 +282,7 @@ fn read_once(
     let target = Target { store: &store, namespaces: &namespaces };
     let policy = builder.config.policy;
     let recovered: Recovered =
-        recover(&*disk, layout, manifest, &target, policy, &mut builder.progress)?;
+        recover(&*disk, layout, manifest, &target, policy, beside, &mut builder.progress)?;
     let mut report = recovered.report().clone();
     if !recovered.sync_for_reading() {
         (store, namespaces) = fresh();
@@ -296,11 +300,7 @@ pub(crate) fn open_expecting(
 ) -> Result<Database> {
     let layout = Layout::new(&builder.path);
     let disk = builder.disk.clone();
-    let manifest = match look(&*disk, &layout)? {
-        Place::Database => Manifest::read(&*disk, &layout)?,
-        _ => None,
-    };
-    let Some(manifest) = manifest else { return Err(not_found(&layout)) };
+    let Some(manifest) = existing(&*disk, &layout)? else { return Err(not_found(&layout)) };
     let Some(at) = manifest.epochs.iter().position(|start| start.epoch == epoch) else {
         return Err(Error::Diverged(format!("it never had epoch {}", epoch.counter)));
     };
@@ -316,7 +316,7 @@ pub(crate) fn open_expecting(
     let (store, _, report) = {
         let mut reading = DatabaseBuilder::new(&builder.path);
         reading.disk = disk;
-        read_once(&mut reading, &layout, &manifest)?
+        read_once(&mut reading, &layout, &manifest, Beside::Nobody)?
     };
     if store.current_version() < version {
         let mut report = report;

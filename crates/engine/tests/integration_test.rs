@@ -311,6 +311,54 @@ fn every_clone_is_closed_and_says_so() {
 }
 
 #[test]
+fn a_reader_beside_a_busy_writer_sees_a_prefix() {
+    for config in every_mode() {
+        let config = config.segment_bytes(16 << 10);
+        let dir = tempdir().unwrap();
+        let path = dir.path().join("db");
+        let db = Database::create(&path, config).unwrap();
+        let run = db.create_run("run").unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0i64.. {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    db.transaction(|tx| {
+                        tx.kv_put(run, "n", n)?;
+                        tx.event_append(run, "s", n)
+                    })
+                    .unwrap();
+                }
+            });
+            let mut last = Version::ZERO;
+            for round in 0..30 {
+                let acked = db.current_version();
+                let reader = Database::open_read_only(&path)
+                    .unwrap_or_else(|error| panic!("{config:?} round {round}: {error}"));
+                assert!(reader.recovery_report().beside_writer);
+                let version = reader.current_version();
+                assert!(
+                    version >= acked && version >= last,
+                    "{config:?}: what was visible is there"
+                );
+                last = version;
+                let events = reader.event_read(run_of(&reader), "s", 0).unwrap();
+                let n = reader.kv_get(run_of(&reader), "n").unwrap();
+                let count = n.map_or(0, |n| n.value.as_int().unwrap() + 1);
+                assert_eq!(i64::try_from(events.count()).unwrap(), count, "whole transactions");
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+}
+
+fn run_of(db: &Database) -> steadfast_engine::Run {
+    db.resolve_run("run").unwrap()
+}
+
+#[test]
 fn a_second_open_is_refused_and_a_reader_is_not() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("db");

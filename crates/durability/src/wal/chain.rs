@@ -75,6 +75,8 @@ pub(crate) struct Scan {
     pub(crate) replayed: Replayed,
     /// Where the log stops being valid, and what is there.
     pub(crate) end: End,
+    /// The chain hash there.
+    pub(crate) end_chain: u32,
     /// What is wrong there, and where; `None` where there is nothing.
     pub(crate) damage: Option<Damage>,
     /// The highest promise of any header, and the MANIFEST's floor.
@@ -87,6 +89,15 @@ pub(crate) struct Scan {
     pub(crate) end_segment: usize,
     /// Where the last group begins, if it is a footer or a seal.
     pub(crate) closing: Option<u64>,
+}
+
+/// Whether somebody may be writing to the log while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// The reader has the lock, or nobody has it.
+    Nobody,
+    /// A writer has the lock: the log may grow, and go on in new segments, at any moment.
+    AWriter,
 }
 
 impl Wal {
@@ -183,13 +194,39 @@ impl Wal {
         &self,
         target: &dyn ReplayTarget,
         limit: Option<u64>,
+        beside: Beside,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Scan> {
         let read = |applier: &mut Applier<'_>| self.read_chain(applier, limit, progress);
         let (mut scan, replayed) = replay_into(target, read)?;
         target.finish(replayed.stats.final_version);
-        scan.look_behind(self, limit.is_some())?;
+        if limit.is_none() {
+            let before = scan.promised;
+            scan.look_behind(self)?;
+            if beside == Beside::AWriter && self.has_grown(&scan)? {
+                // What was not there yet is no damage, and promises of later groups are about
+                // what came after this reader had passed.
+                scan.promised = before.min(scan.end.position);
+                scan.end.tail = Tail::Nothing;
+                scan.damage = None;
+            }
+        }
         Ok(Scan { replayed, ..scan })
+    }
+
+    /// Whether the log went on behind the end of `scan` after it was read: a valid group is
+    /// there now, or its last segment was sealed there for a successor that the MANIFEST did
+    /// not name yet. Asked last of all, so that whatever promised more was written after the
+    /// group that is looked for.
+    fn has_grown(&self, scan: &Scan) -> Result<bool> {
+        let Some(segment) = self.segments.last() else { return Ok(!self.spares.is_empty()) };
+        if scan.end_segment + 1 != self.segments.len() || self.broken.is_some() {
+            return Ok(false);
+        }
+        let mut reader = SegmentReader::new(segment.file.clone(), segment.header);
+        reader.skip_to(scan.end.position, scan.end_chain);
+        let grown = reader.next_group()?.is_ok();
+        Ok(grown || (scan.closing.is_some() && scan.end.tail == Tail::Nothing))
     }
 
     fn read_chain(
@@ -206,6 +243,7 @@ impl Wal {
         let mut scan = Scan {
             replayed: Replayed::default(),
             end: End { position: 0, tail: Tail::Nothing },
+            end_chain: 0,
             damage: None,
             promised: floor.position,
             evidence_groups: 0,
@@ -263,6 +301,7 @@ impl Wal {
                     progress(Progress { bytes, bytes_total, txns: applier.stats().txns_applied });
                 }
             };
+            scan.end_chain = reader.chain();
             match broken {
                 None if segment.valid_end == Some(reader.position()) => {
                     scan.end.position = reader.position();
@@ -315,10 +354,7 @@ impl Scan {
     }
 
     /// Reads what lies behind the end of the log, in later segments, for promises.
-    fn look_behind(&mut self, wal: &Wal, limited: bool) -> Result<()> {
-        if limited {
-            return Ok(());
-        }
+    fn look_behind(&mut self, wal: &Wal) -> Result<()> {
         let behind = wal.segments.iter().skip(self.end_segment + 1);
         let spares = wal.spares.iter().filter_map(|spare| spare.segment.as_ref());
         let before = self.promised;

@@ -217,6 +217,8 @@ pub struct WalWriter {
     /// The last segment that [`WalWriter::wants_spare`] asked for.
     spare_requested: u64,
     builder: GroupBuilder,
+    /// Room to encode namespace definitions in, kept from append to append.
+    definitions: Vec<u8>,
     position: u64,
     chain: u32,
     predecessor: u64,
@@ -269,6 +271,7 @@ impl WalWriter {
             spare: None,
             spare_requested: 0,
             builder: GroupBuilder::default(),
+            definitions: Vec::new(),
             position: resume.position,
             chain: resume.chain,
             predecessor: resume.predecessor,
@@ -334,7 +337,7 @@ impl WalWriter {
         written: &mut usize,
     ) -> Result<()> {
         self.check_poisoned()?;
-        let mut definitions = Vec::new();
+        let mut definitions = std::mem::take(&mut self.definitions);
         let mut newly_logged = Vec::new();
         let mut start = 0;
         self.builder.clear();
@@ -362,6 +365,7 @@ impl WalWriter {
             self.mark_all_logged(&mut newly_logged);
             *written = items.len();
         }
+        self.definitions = definitions;
         Ok(())
     }
 

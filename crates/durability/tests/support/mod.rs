@@ -13,7 +13,7 @@ use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::{RecoveryPolicy, RecoveryReport, recover};
-use steadfast_durability::wal::chain::Wal;
+use steadfast_durability::wal::chain::{Beside, Wal};
 use steadfast_durability::wal::frame::Frame;
 use steadfast_durability::wal::writer::{NamespaceLookup, Outgoing, WalOptions, WalWriter};
 use steadfast_durability::{ReplayStats, Result, StdDisk, replay_wal};
@@ -119,8 +119,15 @@ impl Log {
         let target = Target::default();
         let manifest = self.manifest();
         let policy = RecoveryPolicy::default();
-        let recovered =
-            recover(&*self.disk, &self.layout, &manifest, &target, policy, &mut |_| {})?;
+        let recovered = recover(
+            &*self.disk,
+            &self.layout,
+            &manifest,
+            &target,
+            policy,
+            Beside::Nobody,
+            &mut |_| {},
+        )?;
         let entropy = Entropy::seeded(manifest.epochs.len() as u64);
         let (manifest, resume, report) =
             recovered.prepare_writing(&self.disk, &self.layout, self.options, &entropy)?;
