@@ -686,6 +686,8 @@ impl Pipeline {
             return Some(idle - since);
         }
         drop(state);
+        // Commits clear away what views have left behind; with none coming, nobody would.
+        self.store.prune_waiting(usize::MAX);
         let beacon = self.with_log(|log| match log {
             Log::Disk(writer) => writer.beacon().map(drop),
             Log::Memory => Ok(()),

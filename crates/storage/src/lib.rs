@@ -1,1 +1,40 @@
-//! placeholder
+//! The in-memory store of Steadfast: every kept version of every key.
+//!
+//! [`UnifiedStore`] keeps two indexes over the same [`Record`](steadfast_core::Record)
+//! handles: an ordered one (a directory of leaves) that owns the versions, and
+//! a hash of newest records that answers most gets alone. Readers read at a
+//! version that they hold ([`View`]) or at the newest published one; writers insert versions
+//! above it and publish them afterwards.
+//!
+//! This crate knows no bytes on disk, starts no threads that outlive a call, and decides
+//! neither when to commit nor what a version number is: the engine does.
+//!
+//! # Locks
+//!
+//! In the order in which they may be taken: the store's writer, the directory's growth, a
+//! region, a leaf, a shard of the hash, the registry of views, the garbage. No caller's code
+//! runs while one of them is held.
+
+mod bulk;
+mod chain;
+mod directory;
+mod error;
+mod garbage;
+mod heads;
+mod leaf;
+mod lock;
+mod points;
+mod range;
+mod region;
+mod registry;
+mod stats;
+mod store;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use error::{Error, Result};
+pub use range::Range;
+pub use stats::StoreStats;
+pub use store::{Applied, UnifiedStore};
+pub use view::View;

@@ -1,0 +1,279 @@
+//! Inserting many records at once, as replay does.
+//!
+//! A run is cut in two by key, and each half is sorted and merged into the leaves by a thread
+//! of its own. A leaf that gets more than it holds is built anew as several, each with some
+//! room left. Readers are kept out of one region at a time.
+
+use std::cmp::Ordering;
+
+use steadfast_core::{Record, Version};
+
+use crate::chain::Limits;
+use crate::heads::{common_prefix, head_of};
+use crate::leaf::{Inserted, LEAF_ROWS_MAX, Leaf, Row};
+use crate::points::Change;
+use crate::region::Leaves;
+use crate::store::Inner;
+
+/// Rows of a leaf built in bulk: as full as leaves can be without splitting soon.
+const LEAF_ROWS_BUILT: usize = LEAF_ROWS_MAX * 27 / 32;
+
+/// Below this many records a second thread costs more than it brings.
+const TWO_THREADS_FROM: usize = 4096;
+
+/// Records whose memory is asked for at once, before they are used one by one.
+const WARMED: usize = 64;
+
+/// A record with the beginning of its key after the prefix that its run shares, and its hash.
+struct Keyed {
+    head: u128,
+    hash: u64,
+    record: Record,
+}
+
+/// One run on its way in.
+struct Bulk<'a> {
+    store: &'a Inner,
+    /// What every key of the run begins with.
+    prefix: &'a [u8],
+    limits: Limits,
+    /// Nothing has ever been published, so no reader can miss what is dropped.
+    unread: bool,
+}
+
+impl Inner {
+    /// Inserts a run of records, none of which is published.
+    pub(crate) fn apply_run(&self, run: Vec<Record>) {
+        let Some(first) = run.first().cloned() else { return };
+        let shared = run.iter().fold(first.key().len(), |shared, record| {
+            shared.min(common_prefix(&first.key()[..shared], record.key()))
+        });
+        let unread = self.registry.visible() == Version::ZERO;
+        let mut limits = self.registry.limits(self.garbage.tombstones_stay());
+        if unread {
+            (limits.horizon, limits.visible) = (Version::MAX, Version::MAX);
+        }
+        let bulk = Bulk { store: self, prefix: &first.key()[..shared], limits, unread };
+        self.points.reserve(run.len());
+        let keyed = run.into_iter().map(|record| {
+            let (head, hash) = (wide_head(&record.key()[shared..]), self.points.hash(record.key()));
+            Keyed { head, hash, record }
+        });
+        if keyed.len() < TWO_THREADS_FROM {
+            bulk.merge(keyed.collect());
+            return;
+        }
+        let keyed: Vec<_> = keyed.collect();
+        let pivot = middle_head(&keyed);
+        let (lower, upper): (Vec<_>, Vec<_>) = keyed.into_iter().partition(|k| k.head < pivot);
+        std::thread::scope(|scope| {
+            scope.spawn(|| bulk.merge(lower));
+            bulk.merge(upper);
+        });
+    }
+}
+
+/// A head with about as many below it as above.
+fn middle_head(keyed: &[Keyed]) -> u128 {
+    let mut sample: Vec<u128> =
+        keyed.iter().step_by(keyed.len() / 256 + 1).map(|k| k.head).collect();
+    sample.sort_unstable();
+    sample[sample.len() / 2]
+}
+
+/// Sixteen bytes of a key, ordered as they are: a run's keys share less than a leaf's, and
+/// reading whole keys is what sorting must avoid.
+fn wide_head(bytes: &[u8]) -> u128 {
+    u128::from(head_of(bytes)) << 64 | u128::from(head_of(bytes.get(8..).unwrap_or_default()))
+}
+
+/// A key that ends a range, in terms of a run.
+struct End<'a> {
+    key: &'a [u8],
+    /// How it compares with every key of the run, or else its head.
+    head: Result<u128, Ordering>,
+}
+
+impl<'a> End<'a> {
+    fn new(prefix: &[u8], key: &'a [u8]) -> Self {
+        let shared = prefix.len().min(key.len());
+        let head = match key[..shared].cmp(&prefix[..shared]) {
+            Ordering::Equal if key.len() < prefix.len() => Err(Ordering::Less),
+            Ordering::Equal => Ok(wide_head(&key[shared..])),
+            unequal => Err(unequal),
+        };
+        Self { key, head }
+    }
+
+    fn is_above(&self, keyed: &Keyed) -> bool {
+        match self.head {
+            Ok(head) if head == keyed.head => keyed.record.key() < self.key,
+            Ok(head) => keyed.head < head,
+            Err(ordering) => ordering == Ordering::Greater,
+        }
+    }
+}
+
+impl Bulk<'_> {
+    /// Inserts a part of the run.
+    fn merge(&self, mut part: Vec<Keyed>) {
+        part.sort_unstable_by(|a, b| {
+            (a.head.cmp(&b.head))
+                .then_with(|| a.record.key().cmp(b.record.key()))
+                .then_with(|| a.record.version().cmp(&b.record.version()))
+        });
+        let mut rest = part.into_iter();
+        let mut points = Vec::new();
+        while let Some(first) = rest.as_slice().first().map(|keyed| keyed.record.clone()) {
+            self.store.directory.rebuild(first.key(), |leaves, high| {
+                let records = rest.as_slice();
+                let in_region = match high.map(|high| End::new(self.prefix, high)) {
+                    Some(end) => records.partition_point(|keyed| end.is_above(keyed)),
+                    None => records.len(),
+                };
+                self.merge_into(leaves, &records[..in_region], &mut points);
+                self.store.points.change_all(&mut points);
+                rest.by_ref().take(in_region).for_each(drop);
+            });
+        }
+    }
+
+    /// Inserts sorted records that all belong to one region.
+    fn merge_into(&self, leaves: &mut Leaves, mut records: &[Keyed], points: &mut Changes) {
+        let mut warmed = records.len();
+        while let Some(first) = records.first() {
+            if warmed >= records.len() {
+                let next = &records[..records.len().min(WARMED)];
+                warmed = records.len() - next.len();
+                std::hint::black_box(next.iter().filter(|k| k.record.is_tombstone()).count());
+            }
+            let index = leaves.locate(first.record.key());
+            let in_leaf = match leaves.end_of(index).map(|low| End::new(self.prefix, low)) {
+                Some(end) => records.iter().take_while(|keyed| end.is_above(keyed)).count(),
+                None => records.len(),
+            };
+            let rows = leaves.leaf_mut(index).len();
+            if rows + in_leaf <= LEAF_ROWS_MAX {
+                self.insert_each(leaves, index, &records[..in_leaf], points);
+            } else if in_leaf < LEAF_ROWS_MAX && rows > 1 {
+                leaves.split(index);
+                continue;
+            } else {
+                self.build_anew(leaves, index, &records[..in_leaf], points);
+            }
+            records = &records[in_leaf..];
+        }
+    }
+
+    /// Inserts records into a leaf that has room for them.
+    fn insert_each(
+        &self,
+        leaves: &mut Leaves,
+        index: usize,
+        records: &[Keyed],
+        points: &mut Changes,
+    ) {
+        let leaf = leaves.leaf_mut(index);
+        for keyed in records {
+            match leaf.insert(keyed.record.clone()) {
+                Inserted::NewRow => {
+                    points.push(keyed.change(Change::Add));
+                    if !keyed.record.is_tombstone() {
+                        continue;
+                    }
+                }
+                Inserted::OnTop => points.push(keyed.change(Change::Set)),
+                Inserted::Below => {}
+                Inserted::Known => continue,
+            }
+            self.prune(leaf, keyed, points);
+        }
+        if leaf.len() == 0 {
+            leaves.join_if_small(index);
+        }
+    }
+
+    /// Builds as many leaves as it takes from the rows of one leaf and records in the order of
+    /// key and version.
+    fn build_anew(
+        &self,
+        leaves: &mut Leaves,
+        index: usize,
+        records: &[Keyed],
+        points: &mut Changes,
+    ) {
+        let old = std::mem::take(leaves.leaf_mut(index)).into_rows();
+        let mut rows: Vec<Row> = Vec::with_capacity(old.len() + records.len());
+        let mut superseding = Vec::new();
+        let mut old = old.into_iter().peekable();
+        for keyed in records {
+            let (record, key) = (keyed.record.clone(), keyed.record.key());
+            while let Some(row) = old.next_if(|row| row.newest.key() <= key) {
+                rows.push(row);
+            }
+            if let Some(row) = rows.last_mut().filter(|row| row.newest.key() == key) {
+                if row.insert(record) == Inserted::OnTop {
+                    points.push(keyed.change(Change::Set));
+                }
+                superseding.push(keyed);
+            } else {
+                points.push(keyed.change(Change::Add));
+                if record.is_tombstone() {
+                    superseding.push(keyed);
+                }
+                rows.push(Row { newest: record, older: Vec::new() });
+            }
+        }
+        rows.extend(old);
+        leaves.replace(index, built(rows));
+        for keyed in superseding {
+            let index = leaves.locate(keyed.record.key());
+            let leaf = leaves.leaf_mut(index);
+            self.prune(leaf, keyed, points);
+            if leaf.len() == 0 {
+                leaves.join_if_small(index);
+            }
+        }
+    }
+
+    fn prune(&self, leaf: &mut Leaf, keyed: &Keyed, points: &mut Changes) {
+        let Ok(row) = leaf.find(keyed.record.key()) else { return };
+        let chain = leaf.chain(row);
+        if chain.older.is_empty() && !chain.newest.is_tombstone() {
+            return;
+        }
+        let registry = &self.store.registry;
+        let pruned = leaf.prune(row, &self.limits, |version| {
+            if self.unread {
+                registry.raise_floor(version);
+            }
+            self.unread || registry.may_drop_below(version)
+        });
+        if pruned.row_gone {
+            points.push(keyed.change(Change::Remove));
+        }
+        self.store.look_again(pruned.again_at, pruned.stayed);
+    }
+}
+
+/// Changes of the hash, made together when a region's leaves are done.
+type Changes = Vec<(u64, Record, Change)>;
+
+impl Keyed {
+    fn change(&self, change: Change) -> (u64, Record, Change) {
+        (self.hash, self.record.clone(), change)
+    }
+}
+
+/// Leaves with some room left, of rows in key order.
+fn built(rows: Vec<Row>) -> Vec<Leaf> {
+    let leaves = if rows.len() <= LEAF_ROWS_MAX { 1 } else { rows.len().div_ceil(LEAF_ROWS_BUILT) };
+    let size = rows.len().div_ceil(leaves);
+    let mut rows = rows.into_iter();
+    let mut out = Vec::with_capacity(leaves);
+    while rows.len() > 0 {
+        let take = size.min(rows.len());
+        out.push(Leaf::from_rows(rows.by_ref().take(take)));
+    }
+    out
+}

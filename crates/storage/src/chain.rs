@@ -1,0 +1,152 @@
+//! The rule that says which versions of one key are still needed.
+
+use steadfast_core::{Record, Retention, Version};
+
+/// Against what versions are judged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// How much history is kept for its own sake.
+    pub retention: Retention,
+    /// The oldest version that a reader may be reading at.
+    pub horizon: Version,
+    /// The newest published version. What is above it may still be taken back.
+    pub visible: Version,
+    /// Whether a tombstone with nothing below it must stay: something outside of this store
+    /// may still hold what it deletes.
+    pub tombstones_stay: bool,
+}
+
+impl Limits {
+    /// How many versions of a key are kept at least; `None` if all.
+    fn kept_at_least(&self) -> Option<usize> {
+        match self.retention {
+            Retention::KeepLast(n) => Some(usize::try_from(n.get()).unwrap_or(usize::MAX)),
+            // A kind of retention that this layer does not know yet must not lose data.
+            _ => None,
+        }
+    }
+
+    /// Whether reading in the past is bounded by the horizon alone, so that dropping below it
+    /// takes nothing that [`view_at`](crate::UnifiedStore::view_at) still promises.
+    pub(crate) fn horizon_is_the_oldest_readable(&self) -> bool {
+        self.retention == Retention::NEWEST
+    }
+}
+
+/// The versions of one key, oldest first: those in `older`, then `newest`.
+#[derive(Clone, Copy)]
+pub(crate) struct Chain<'a> {
+    pub older: &'a [Record],
+    pub newest: &'a Record,
+}
+
+impl<'a> Chain<'a> {
+    fn len(self) -> usize {
+        self.older.len() + 1
+    }
+
+    /// The version at `index`, the oldest being 0.
+    pub(crate) fn at(self, index: usize) -> &'a Record {
+        self.older.get(index).unwrap_or(self.newest)
+    }
+
+    /// How many versions are `upto` or below.
+    fn count_upto(self, upto: Version) -> usize {
+        if self.newest.version() <= upto {
+            return self.len();
+        }
+        self.older.partition_point(|record| record.version() <= upto)
+    }
+
+    /// What a reader at `version` sees: the newest one not above it.
+    pub(crate) fn newest_at(self, version: Version) -> Option<&'a Record> {
+        self.count_upto(version).checked_sub(1).map(|index| self.at(index))
+    }
+
+    /// The versions not above `version`, newest first.
+    pub(crate) fn upto(self, version: Version) -> impl Iterator<Item = &'a Record> {
+        (0..self.count_upto(version)).rev().map(move |index| self.at(index))
+    }
+
+    /// The index of the oldest version that is needed: by a reader at the horizon or later,
+    /// or by retention.
+    pub(crate) fn first_needed(self, limits: &Limits) -> usize {
+        let Some(kept) = limits.kept_at_least() else { return 0 };
+        let for_readers = self.count_upto(limits.horizon).saturating_sub(1);
+        if for_readers == 0 {
+            return 0;
+        }
+        for_readers.min(self.count_upto(limits.visible).saturating_sub(kept))
+    }
+
+    /// Whether this is a deletion that nobody needs to see any more.
+    pub(crate) fn is_spent_tombstone(self, limits: &Limits) -> bool {
+        self.is_lone_tombstone(limits) && self.newest.version() <= limits.horizon
+    }
+
+    fn is_lone_tombstone(self, limits: &Limits) -> bool {
+        self.older.is_empty() && self.newest.is_tombstone() && limits.kept_at_least().is_some()
+    }
+
+    /// The version that the horizon has to reach before something here can be dropped which
+    /// cannot be now; `None` if there is no such thing.
+    pub(crate) fn waits_for(self, limits: &Limits) -> Option<&'a Record> {
+        let kept = limits.kept_at_least()?;
+        let next = if self.len() > kept && self.len() > 1 {
+            self.at(1)
+        } else if self.is_lone_tombstone(limits) {
+            self.newest
+        } else {
+            return None;
+        };
+        (next.version() > limits.horizon).then_some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU32;
+    use steadfast_core::{RecordBuilder, Timestamp};
+
+    fn versions(versions: &[u64]) -> Vec<Record> {
+        let record = |version| {
+            RecordBuilder { version: Version(version), timestamp: Timestamp::ZERO, expiry: None }
+                .put(b"kv", 1)
+        };
+        versions.iter().copied().map(record).collect()
+    }
+
+    #[test]
+    fn keeps_what_readers_and_retention_need_and_nothing_else() {
+        let keep = |n| Retention::KeepLast(NonZeroU32::new(n).unwrap());
+        // (retention, horizon, visible, first version needed)
+        let table = [
+            (keep(1), 9, 9, 9),
+            (keep(1), 8, 9, 7),
+            (keep(1), 3, 9, 3),
+            (keep(1), 2, 9, 1),
+            (keep(1), 0, 9, 1),
+            (keep(1), 7, 7, 7),
+            (keep(2), 9, 9, 7),
+            (keep(2), 3, 9, 3),
+            (keep(2), 7, 8, 5),
+            (keep(3), 9, 9, 5),
+            (keep(5), 9, 9, 1),
+            (keep(99), 9, 9, 1),
+            (Retention::KeepAll, 9, 9, 1),
+        ];
+        let all = versions(&[1, 3, 5, 7, 9]);
+        let chain = Chain { older: &all[..4], newest: &all[4] };
+        for (retention, horizon, visible, expected) in table {
+            let limits = Limits {
+                retention,
+                horizon: Version(horizon),
+                visible: Version(visible),
+                tombstones_stay: false,
+            };
+            let first = chain.at(chain.first_needed(&limits)).version();
+            assert_eq!(first, Version(expected), "{limits:?}");
+        }
+    }
+}

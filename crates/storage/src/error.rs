@@ -1,0 +1,34 @@
+//! What reading and writing the store can answer besides what was asked for.
+
+use steadfast_core::Version;
+
+/// Why the store did not do what it was asked.
+///
+/// Every read returns a `Result` although only [`View`](crate::View)s in the past can fail
+/// today: sorted tables on disk will join the read path, and their bytes can be damaged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What was to be written breaks a limit. Nothing was written.
+    #[error(transparent)]
+    Invalid(#[from] steadfast_core::Error),
+    /// Versions that a reader at `asked` would need were dropped, or may be at any moment.
+    #[error("version {asked} is no longer readable, the oldest readable one is {oldest}")]
+    HistoryTrimmed {
+        /// The version asked for.
+        asked: Version,
+        /// The oldest version that can be read.
+        oldest: Version,
+    },
+    /// The version asked for has not been published.
+    #[error("version {asked} is not there yet, the newest one is {newest}")]
+    NotYet {
+        /// The version asked for.
+        asked: Version,
+        /// The newest published version.
+        newest: Version,
+    },
+}
+
+/// Result with this layer's [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,177 @@
+//! The newest version of every key, by hash: what most gets need, in two cache misses.
+//!
+//! An entry is changed while the leaf of its key is locked, so it always is the newest record
+//! of that leaf's row. The hash is seeded at random, so that no one can choose keys that
+//! collide.
+
+use std::hash::BuildHasher;
+use std::sync::RwLock;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use steadfast_core::{Record, Version};
+
+use crate::leaf::allocated;
+use crate::lock;
+
+/// A power of two. Enough that a reader seldom meets the one writer in a shard, and that
+/// doubling one table takes milliseconds at worst.
+const SHARDS: usize = 256;
+
+/// The hash of newest records.
+pub(crate) struct Points {
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+}
+
+/// On a cache line of its own: readers of one shard do not disturb those of another.
+#[repr(align(64))]
+#[derive(Default)]
+struct Shard(RwLock<HashTable<Record>>);
+
+/// What is to become of the entry of a record's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The record is the first of its key.
+    Add,
+    /// It is the newest of its key.
+    Set,
+    /// The key is gone.
+    Remove,
+}
+
+/// What the hash knows of a key.
+pub(crate) enum Probe {
+    /// There is no version of it.
+    Absent,
+    /// This is what a reader at the wanted version sees.
+    Found(Record),
+    /// Its newest version is above the wanted one: the leaf has the older ones.
+    Newer,
+}
+
+impl Points {
+    /// Without entries.
+    pub(crate) fn new() -> Self {
+        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        Self { shards, hasher: RandomState::default() }
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    #[inline]
+    fn shard(&self, hash: u64) -> &RwLock<HashTable<Record>> {
+        &self.shards[shard_of(hash)].0
+    }
+
+    /// What a reader sees whose version `at` tells, asked for under the lock.
+    #[inline]
+    pub(crate) fn probe(&self, key: &[u8], at: impl FnOnce() -> Version) -> Probe {
+        let hash = self.hash(key);
+        let table = lock::read(self.shard(hash));
+        match table.find(hash, |record| record.key() == key) {
+            None => Probe::Absent,
+            Some(record) if record.version() <= at() => Probe::Found(record.clone()),
+            Some(_) => Probe::Newer,
+        }
+    }
+
+    /// Makes `record` the newest of its key.
+    pub(crate) fn set(&self, record: &Record) {
+        let hash = self.hash(record.key());
+        let mut table = lock::write(self.shard(hash));
+        let same_key = |other: &Record| other.key() == record.key();
+        match table.entry(hash, same_key, |other| self.hash(other.key())) {
+            Entry::Occupied(mut entry) => {
+                let replaced = std::mem::replace(entry.get_mut(), record.clone());
+                drop(table);
+                drop(replaced);
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(record.clone());
+            }
+        }
+    }
+
+    /// Adds the first record of a key that is known not to be there.
+    pub(crate) fn add(&self, record: &Record) {
+        let hash = self.hash(record.key());
+        let mut table = lock::write(self.shard(hash));
+        table.insert_unique(hash, record.clone(), |other| self.hash(other.key()));
+    }
+
+    /// Forgets a key.
+    pub(crate) fn remove(&self, key: &[u8]) {
+        let hash = self.hash(key);
+        let mut table = lock::write(self.shard(hash));
+        if let Ok(entry) = table.find_entry(hash, |record| record.key() == key) {
+            drop(entry.remove());
+        }
+        if table.len() < table.capacity() / 8 {
+            let room = table.len() * 2;
+            table.shrink_to(room, |other| self.hash(other.key()));
+        }
+    }
+
+    /// Makes many changes, those of one key in their order, and empties the list.
+    pub(crate) fn change_all(&self, changes: &mut Vec<(u64, Record, Change)>) {
+        changes.sort_by_key(|(hash, ..)| shard_of(*hash));
+        let mut changes = changes.drain(..).peekable();
+        while let Some((hash, ..)) = changes.peek() {
+            let shard = shard_of(*hash);
+            let mut table = lock::write(&self.shards[shard].0);
+            while let Some((hash, record, change)) = changes.next_if(|c| shard_of(c.0) == shard) {
+                let entry_hash = |other: &Record| self.hash(other.key());
+                let same_key = |other: &Record| other.key() == record.key();
+                match change {
+                    Change::Add => {
+                        table.insert_unique(hash, record, entry_hash);
+                    }
+                    Change::Set => {
+                        let entry = table.find_mut(hash, same_key);
+                        *entry.expect("the leaf knows the key") = record;
+                    }
+                    Change::Remove => {
+                        let entry = table.find_entry(hash, same_key);
+                        entry.expect("the leaf knew the key").remove();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes room for `additional` more keys, where they would make a table grow more than
+    /// once.
+    pub(crate) fn reserve(&self, additional: usize) {
+        let each = additional / SHARDS;
+        for shard in &self.shards {
+            let mut table = lock::write(&shard.0);
+            if table.len() < each {
+                table.reserve(each + each / 8, |other| self.hash(other.key()));
+            }
+        }
+    }
+
+    /// How many keys it has.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock::read(&shard.0).len()).sum()
+    }
+
+    /// Bytes on the heap, those of the records left out.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let tables =
+            self.shards.iter().map(|shard| allocated(lock::read(&shard.0).allocation_size()));
+        tables.sum::<usize>() + SHARDS * size_of::<Shard>()
+    }
+}
+
+/// The shard of a hash, by bits that the table inside does not use.
+#[inline]
+fn shard_of(hash: u64) -> usize {
+    usize::from(hash.to_le_bytes()[5]) % SHARDS
+}

@@ -1,0 +1,339 @@
+//! [`UnifiedStore`]: what a database holds, in memory.
+//!
+//! A commit is three steps of the caller's: [`apply`](UnifiedStore::apply) inserts records
+//! that no reader sees yet, [`publish`](UnifiedStore::publish) shows every version up to one
+//! at once, [`prune`](UnifiedStore::prune) drops what that made superfluous. A commit that
+//! fails between the first two is taken back with [`undo`](UnifiedStore::undo). The store
+//! knows neither files nor which version a commit should get.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use steadfast_core::{
+    Key, Namespace, NamespaceId, Record, RecordBuilder, ReplayTarget, Retention, Timestamp, Value,
+    Version,
+};
+
+use crate::directory::{Directory, Seek};
+use crate::garbage::Garbage;
+use crate::leaf::{Inserted, Pruned};
+use crate::points::{Points, Probe};
+use crate::registry::Registry;
+use crate::{Result, StoreStats, View, lock};
+
+/// Keys looked at again for each commit, so that what an old view has piled up is dropped
+/// without stopping anyone.
+const PRUNE_STEPS_A_COMMIT: usize = 64;
+
+/// Keys looked at again when a view is dropped, for the same reason.
+const PRUNE_STEPS_A_VIEW: usize = 256;
+
+/// Every kept version of every key. Clones are handles of the same store.
+///
+/// Readers never wait for a commit: they wait at most for the change of one leaf or of one
+/// shard of the hash. Versions of a key stay ordered whatever the order in which they are
+/// inserted, and inserting one again changes nothing.
+#[derive(Clone)]
+pub struct UnifiedStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// The store behind its handles.
+pub(crate) struct Inner {
+    pub(crate) directory: Directory,
+    pub(crate) points: Points,
+    pub(crate) registry: Registry,
+    pub(crate) garbage: Garbage,
+    /// Held by the store's own writes, which choose versions themselves.
+    writer: Mutex<()>,
+}
+
+/// What [`UnifiedStore::apply`] inserted on top of older versions or as a tombstone, to be
+/// handed to [`UnifiedStore::prune`] once it is published.
+#[derive(Debug, Default)]
+#[must_use = "what was superseded stays in memory until it is pruned"]
+pub struct Applied {
+    records: Vec<Record>,
+}
+
+impl Default for UnifiedStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl UnifiedStore {
+    /// An empty store that keeps the newest version of each key, and what open views need.
+    pub fn new() -> Self {
+        Self::with_retention(Retention::default())
+    }
+
+    /// An empty store that keeps more history.
+    pub fn with_retention(retention: Retention) -> Self {
+        let inner = Inner {
+            directory: Directory::new(),
+            points: Points::new(),
+            registry: Registry::new(retention),
+            garbage: Garbage::new(),
+            writer: Mutex::new(()),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The newest published version.
+    pub fn current_version(&self) -> Version {
+        self.inner.registry.visible()
+    }
+
+    /// The newest published value of a key that is live by the system clock.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
+        Ok(self.newest(key).filter(|record| {
+            // Asking for the time costs more than finding the record.
+            !record.is_tombstone()
+                && (record.expiry().is_none() || record.is_live(Timestamp::now()))
+        }))
+    }
+
+    /// The newest published value of a key that is live at `now`.
+    pub fn get_latest(&self, key: &[u8], now: Timestamp) -> Result<Option<Record>> {
+        Ok(self.newest(key).filter(|record| record.is_live(now)))
+    }
+
+    fn newest(&self, key: &[u8]) -> Option<Record> {
+        // Without a view nothing holds a version in place, so which one is visible is asked
+        // under the lock that pruning takes: it has left the newest one visible by then.
+        self.inner.newest_at(key, || self.inner.registry.visible())
+    }
+
+    /// A view of what is published now, whose clock stands at `now`.
+    pub fn view(&self, now: Timestamp) -> View {
+        View::new(self.clone(), self.inner.registry.open(), now)
+    }
+
+    /// A view of what was published at `version`.
+    ///
+    /// Errors: [`HistoryTrimmed`](crate::Error::HistoryTrimmed) if something it would have to
+    /// show was dropped or may be at any moment, [`NotYet`](crate::Error::NotYet) if it is above
+    /// [`current_version`](Self::current_version).
+    pub fn view_at(&self, version: Version, now: Timestamp) -> Result<View> {
+        self.inner.registry.open_at(version)?;
+        Ok(View::new(self.clone(), version, now))
+    }
+
+    /// Inserts records that no reader sees until their versions are published.
+    pub fn apply(&self, records: &[Record]) -> Applied {
+        let superseding = records.iter().filter(|record| self.inner.insert(record));
+        Applied { records: superseding.cloned().collect() }
+    }
+
+    /// Shows every version up to `version` to readers, at once.
+    pub fn publish(&self, version: Version) {
+        self.inner.registry.publish(version);
+    }
+
+    /// Drops what published records have made superfluous, as far as no view needs it; the
+    /// rest is dropped when the views are. Also looks at a few keys that have waited for that.
+    pub fn prune(&self, applied: Applied) {
+        applied.records.iter().for_each(|record| self.inner.prune(record.key()));
+        self.inner.prune_waiting(PRUNE_STEPS_A_COMMIT);
+    }
+
+    /// Looks at up to `keys` keys that have waited for old views to end, and drops what can be
+    /// dropped. Commits and ending views do some of this; an idle store may want the rest.
+    pub fn prune_waiting(&self, keys: usize) {
+        self.inner.prune_waiting(keys);
+    }
+
+    /// Takes back records that were applied and will not be published.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is published.
+    pub fn undo(&self, records: &[Record]) {
+        for record in records {
+            assert!(record.version() > self.current_version(), "what was published stays");
+            self.inner.take_back(record);
+        }
+    }
+
+    /// From now on tombstones stay although nothing in the store needs them (`true`), or are
+    /// dropped as soon as nothing does (`false`, as at first). For the time in which something
+    /// outside of the store may still hold what they delete.
+    pub fn let_tombstones_stay(&self, stay: bool) {
+        self.inner.garbage.let_tombstones_stay(stay);
+        if !stay {
+            self.inner.prune_waiting(usize::MAX);
+        }
+    }
+
+    /// Writes a value at the next version, to be there for `ttl` if given. Neither this nor
+    /// [`delete`](Self::delete) may be mixed with versions that are applied and unpublished.
+    pub fn put(&self, key: &Key, value: Value, ttl: Option<Duration>) -> Result<Version> {
+        let _writer = lock::lock(&self.inner.writer);
+        let (version, now) = (self.current_version().next(), Timestamp::now());
+        let expiry = ttl.map(|ttl| now.after(ttl));
+        self.commit(put_record(key, &value, version, now, expiry)?);
+        Ok(version)
+    }
+
+    /// Deletes a key at the next version.
+    pub fn delete(&self, key: &Key) -> Result<Version> {
+        let _writer = lock::lock(&self.inner.writer);
+        let version = self.current_version().next();
+        self.commit(tombstone(key, version, Timestamp::now()));
+        Ok(version)
+    }
+
+    /// Writes a value at the version it has elsewhere and publishes that. A lower version
+    /// never takes the place of a higher one.
+    pub fn put_with_version(
+        &self,
+        key: &Key,
+        value: Value,
+        version: Version,
+        timestamp: Timestamp,
+        expiry: Option<Timestamp>,
+    ) -> Result<()> {
+        let _writer = lock::lock(&self.inner.writer);
+        self.commit(put_record(key, &value, version, timestamp, expiry)?);
+        Ok(())
+    }
+
+    /// Deletes a key at the version at which that happened elsewhere and publishes that.
+    pub fn delete_with_version(
+        &self,
+        key: &Key,
+        version: Version,
+        timestamp: Timestamp,
+    ) -> Result<()> {
+        let _writer = lock::lock(&self.inner.writer);
+        self.commit(tombstone(key, version, timestamp));
+        Ok(())
+    }
+
+    fn commit(&self, record: Record) {
+        let version = record.version();
+        let applied = self.apply(&[record]);
+        self.publish(version);
+        self.prune(applied);
+    }
+
+    /// What the store holds and takes. Looks at every leaf: about a millisecond for a million
+    /// keys.
+    pub fn stats(&self) -> StoreStats {
+        StoreStats::of(&self.inner)
+    }
+}
+
+fn put_record(
+    key: &Key,
+    value: &Value,
+    version: Version,
+    timestamp: Timestamp,
+    expiry: Option<Timestamp>,
+) -> Result<Record> {
+    let mut bytes = key.as_bytes().to_vec();
+    value.encode(&mut bytes)?;
+    Ok(RecordBuilder { version, timestamp, expiry }.put(&bytes, key.as_bytes().len()))
+}
+
+fn tombstone(key: &Key, version: Version, timestamp: Timestamp) -> Record {
+    RecordBuilder { version, timestamp, expiry: None }.tombstone(key.as_bytes())
+}
+
+impl ReplayTarget for UnifiedStore {
+    /// Takes a run in bulk. What no reader will be able to see is dropped at once: before the
+    /// first [`publish`](UnifiedStore::publish) that is all but the versions that retention
+    /// keeps.
+    fn apply(&self, run: Vec<Record>) {
+        self.inner.apply_run(run);
+    }
+
+    /// Does nothing: namespaces are the engine's, which wraps the store for its replay.
+    fn define_namespace(&self, _id: NamespaceId, _namespace: &Namespace) {}
+
+    fn finish(&self, version: Version) {
+        self.publish(version);
+        self.inner.prune_waiting(usize::MAX);
+    }
+}
+
+impl Inner {
+    /// The newest record of a key not above the version that `at` tells, asked for under the
+    /// lock of what is read.
+    #[inline]
+    pub(crate) fn newest_at(&self, key: &[u8], at: impl Fn() -> Version) -> Option<Record> {
+        match self.points.probe(key, &at) {
+            Probe::Absent => None,
+            Probe::Found(record) => Some(record),
+            Probe::Newer => self.directory.read(Seek::At(key), |found| {
+                let row = found.leaf.find(key).ok()?;
+                found.leaf.chain(row).newest_at(at()).cloned()
+            }),
+        }
+    }
+
+    /// Inserts a record. Returns whether there may be something to prune when it is published.
+    fn insert(&self, record: &Record) -> bool {
+        let inserted = self.directory.write(record.key(), |leaf| {
+            let inserted = leaf.insert(record.clone());
+            match inserted {
+                Inserted::NewRow => self.points.add(record),
+                Inserted::OnTop => self.points.set(record),
+                Inserted::Below | Inserted::Known => {}
+            }
+            inserted
+        });
+        match inserted {
+            Inserted::NewRow => record.is_tombstone(),
+            Inserted::OnTop | Inserted::Below => true,
+            Inserted::Known => false,
+        }
+    }
+
+    fn take_back(&self, record: &Record) {
+        let key = record.key();
+        self.directory.thin(key, |leaf| {
+            let Ok(row) = leaf.find(key) else { return };
+            if leaf.take_back(row, record.version()) {
+                self.points.remove(key);
+            } else {
+                self.points.set(&leaf.newest()[row]);
+            }
+        });
+    }
+
+    /// Drops what nobody needs of a key's versions.
+    fn prune(&self, key: &[u8]) {
+        let pruned = self.directory.thin(key, |leaf| {
+            let Ok(row) = leaf.find(key) else { return Pruned::default() };
+            let limits = self.registry.limits(self.garbage.tombstones_stay());
+            let pruned = leaf.prune(row, &limits, |version| self.registry.may_drop_below(version));
+            if pruned.row_gone {
+                self.points.remove(key);
+            }
+            pruned
+        });
+        self.look_again(pruned.again_at, pruned.stayed);
+    }
+
+    /// Notes what pruning had to leave.
+    pub(crate) fn look_again(&self, again_at: Option<Record>, stayed: Option<Record>) {
+        again_at.into_iter().for_each(|record| self.garbage.wait(record));
+        stayed.into_iter().for_each(|record| self.garbage.stay(record));
+    }
+
+    /// Prunes at most `steps` keys that have waited for the horizon to move.
+    fn prune_waiting(&self, steps: usize) {
+        for _ in 0..steps {
+            let Some(record) = self.garbage.pop_due(self.registry.horizon()) else { return };
+            self.prune(record.key());
+        }
+    }
+
+    /// Ends a view.
+    pub(crate) fn close_view(&self, version: Version) {
+        self.registry.close(version);
+        self.prune_waiting(PRUNE_STEPS_A_VIEW);
+    }
+}
