@@ -331,6 +331,7 @@ impl Pipeline {
             superseded: Some(superseded),
             level,
             created,
+            waited: false,
         })
     }
 
@@ -787,7 +788,8 @@ fn outgoing(queued: &Queued) -> Outgoing<'_> {
 
 /// A commit that has its place in the order of commits and is on its way into the log.
 ///
-/// Dropping it does not take it back: it is written and published with the next group.
+/// Dropping it does not take it back: the drop waits until it is written and published, or
+/// has failed, and nobody is told which.
 #[must_use = "the commit is acknowledged by `wait`"]
 pub struct Pending {
     pipeline: Arc<Pipeline>,
@@ -796,6 +798,7 @@ pub struct Pending {
     superseded: Option<steadfast_storage::Applied>,
     level: u8,
     created: Vec<NamespaceId>,
+    waited: bool,
 }
 
 impl std::fmt::Debug for Pending {
@@ -817,6 +820,7 @@ impl Pending {
     /// Kind `Io`: it was not committed. Kind `Unknown`: a sync failed and nobody knows.
     pub fn wait(mut self) -> Result<Receipt> {
         let records = self.records.take();
+        self.waited = true;
         let outcome = self.pipeline.wait(self.version, records, self.level);
         if outcome.is_ok()
             && let Some(superseded) = self.superseded.take()
@@ -840,6 +844,9 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         self.note_applied();
+        if !self.waited {
+            self.pipeline.settle(self.version);
+        }
         if let Some(superseded) = self.superseded.take() {
             self.pipeline.store.prune(superseded);
         }

@@ -116,6 +116,28 @@ fn large_transactions_are_streamed_and_survive() {
 }
 
 #[test]
+fn what_was_submitted_and_dropped_is_committed() {
+    let db = Database::in_memory().unwrap();
+    let run = db.create_run("run").unwrap();
+    let mut tx = db.begin().unwrap();
+    tx.kv_put(run, "k", 1).unwrap();
+    drop(tx.submit().unwrap());
+    assert!(db.kv_get(run, "k").unwrap().is_some());
+    let many: Vec<_> = (0..100i64)
+        .map(|n| {
+            let mut tx = db.begin().unwrap();
+            tx.kv_put(run, "k", n).unwrap();
+            tx.submit().unwrap().unwrap()
+        })
+        .collect();
+    assert_eq!(db.kv_get(run, "k").unwrap().unwrap().value, Value::Int(1), "not visible yet");
+    let versions: Vec<_> =
+        many.into_iter().map(|pending| pending.wait().unwrap().version()).collect();
+    assert!(versions.is_sorted(), "in the order of submission");
+    assert_eq!(db.kv_get(run, "k").unwrap().unwrap().value, Value::Int(99));
+}
+
+#[test]
 fn a_lost_update_is_refused_and_retried() {
     let db = Database::in_memory().unwrap();
     let run = db.create_run("run").unwrap();
