@@ -202,8 +202,8 @@ impl Manifest {
         Self::decode(&bytes).map(Some)
     }
 
-    /// Puts this in the place of the MANIFEST: [`Manifest::prepare`], then
-    /// [`Manifest::install`], so that after a crash one of the two is there whole.
+    /// Puts this in the place of the MANIFEST: another file is written and synced, takes its
+    /// name, and the directory is synced, so that after a crash one of the two is there whole.
     pub fn write(&self, disk: &dyn Disk, layout: &Layout) -> Result<()> {
         self.prepare(disk, layout)?;
         Self::install(disk, layout)
