@@ -66,16 +66,23 @@ fn files_are_opened_in_one_place() {
     for file in files {
         let name = file.strip_prefix(root()).unwrap().display().to_string();
         let text = std::fs::read_to_string(&file).unwrap();
-        let opens = ["std::fs", "File::open", "File::create"].iter().any(|door| text.contains(door));
+        let opens =
+            ["std::fs", "File::open", "File::create"].iter().any(|door| text.contains(door));
         assert_eq!(opens, doors.contains(&name.as_str()), "{name}");
     }
 }
 
 #[test]
 fn unsafe_code_is_forbidden_everywhere() {
-    for folder in [".", "crates/core", "crates/storage", "crates/durability", "crates/engine",
-        "crates/testing", "crates/cli"]
-    {
+    for folder in [
+        ".",
+        "crates/core",
+        "crates/storage",
+        "crates/durability",
+        "crates/engine",
+        "crates/testing",
+        "crates/cli",
+    ] {
         let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
         assert!(manifest.contains("[lints]\nworkspace = true"), "{folder}");
     }

@@ -95,6 +95,8 @@ pub enum CorruptionKind {
     Ends,
     /// A checksum of the MANIFEST is wrong.
     BadManifest,
+    /// A segment holds commits and the MANIFEST does not name it, so the MANIFEST is an old one.
+    OldManifest,
 }
 
 impl std::fmt::Display for CorruptionKind {
@@ -110,6 +112,9 @@ impl std::fmt::Display for CorruptionKind {
             Self::Undecodable => "a record with a right checksum that cannot be decoded",
             Self::Ends => "the log ends",
             Self::BadManifest => "a manifest that fails its checksum",
+            Self::OldManifest => {
+                "commits in a segment that the MANIFEST, an older one, does not name"
+            }
         })
     }
 }

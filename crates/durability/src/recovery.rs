@@ -38,7 +38,7 @@ use crate::wal::group::{
     ChecksumSeed, GROUP_BYTES_MIN, GroupKind, Stamp, TRAILER_BYTES, seal_group,
 };
 use crate::wal::reader::{SegmentReader, Tail};
-use crate::wal::segment::{Epoch, HEADER_BYTES, HEADER_LEN, SegmentHeader};
+use crate::wal::segment::{Epoch, HEADER_BYTES, HEADER_LEN, Origin, SegmentHeader};
 use crate::wal::writer::{
     FIRST_SEGMENT_BYTES, Resume, ResumedSegment, WalOptions, version_ceiling,
 };
@@ -283,8 +283,12 @@ fn judge(wal: Wal, scan: &Scan) -> Result<Recovered> {
     let (floor, stats) = (manifest.floor, scan.replayed.stats);
     let footer = scan.replayed.footer;
     let mut log = classify(scan, wal.broken.is_some(), footer.is_some());
-    if wal.segments.is_empty() && wal.broken.is_none() {
+    if wal.segments.is_empty() && wal.broken.is_none() && log == LogClass::Killed {
+        // Nothing was ever written.
         log = LogClass::Clean;
+    }
+    if scan.unnamed.is_some() {
+        log = LogClass::Corrupt;
     }
     let lost = matches!(log, LogClass::Corrupt | LogClass::LostTail);
     if !lost && !wal.segments.is_empty() && scan.at_promise.is_none() {
@@ -294,7 +298,13 @@ fn judge(wal: Wal, scan: &Scan) -> Result<Recovered> {
     }
     let lost = matches!(log, LogClass::Corrupt | LogClass::LostTail);
     let clean = log == LogClass::Clean;
-    let damage = if lost || scan.end.tail != Tail::Nothing { scan.damage.clone() } else { None };
+    let damage = if scan.unnamed.is_some() {
+        scan.unnamed.clone()
+    } else if lost || scan.end.tail != Tail::Nothing {
+        scan.damage.clone()
+    } else {
+        None
+    };
     let mut left_out_bytes = 0;
     if let (Some(segment), false) =
         (wal.segments.get(scan.end_segment), scan.end.tail == Tail::Nothing)
@@ -456,6 +466,7 @@ impl Recovered {
             first_position: again.position,
             predecessor: self.resume.predecessor,
             chain: again.chain,
+            origin: Origin::Recovery,
         };
         let label = Layout::segment_label(number);
         let path = layout.segment(number);

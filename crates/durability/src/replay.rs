@@ -171,9 +171,15 @@ impl Applier<'_> {
         Ok(())
     }
 
+    /// Says that the footer, if there was one, is not the end of the log.
+    pub(crate) const fn forget_footer(&mut self) {
+        self.footer = None;
+    }
+
     /// Says that what follows was written in another life of the database: a transaction
-    /// that is still streaming will not be completed.
-    pub(crate) fn epoch_ends(&mut self) {
+    /// that is still streaming will not be completed. (A new segment or epoch does not say so:
+    /// recovery may have written the commit again and left the parts where they were.)
+    pub(crate) fn life_ends(&mut self) {
         if !self.staged.is_empty() {
             log::warn!("{} incomplete transactions were discarded", self.staged.len());
             self.stats.discarded_txns += self.staged.len() as u64;
@@ -183,7 +189,7 @@ impl Applier<'_> {
     }
 
     fn finish(mut self) -> (Vec<Record>, Replayed) {
-        self.epoch_ends();
+        self.life_ends();
         if self.stats.orphaned_entries > 0 {
             let n = self.stats.orphaned_entries;
             log::warn!("{n} entries of transactions that never began were ignored");

@@ -81,7 +81,7 @@ fn an_empty_log_replays_to_nothing() {
     assert_eq!((target.len(), stats.txns_applied), (0, 0));
     let (writer, _, report) = log.open().unwrap();
     assert_eq!(report.log, LogClass::Clean);
-    writer.close().unwrap();
+    writer.close(Version(1)).unwrap();
     assert!(std::fs::read_dir(log.layout.wal()).unwrap().next().is_none(), "nothing was written");
 }
 
@@ -136,7 +136,7 @@ fn damage_before_the_promise_is_refused_and_named() {
     for n in 1..=10 {
         commit(&mut writer, n, &[("a", Some(n as i64))]);
     }
-    writer.close().unwrap();
+    writer.close(Version(1)).unwrap();
     let path = log.layout.segment(1);
     let mut bytes = std::fs::read(&path).unwrap();
     let at = bytes.len() - 200;

@@ -95,6 +95,8 @@ struct State {
     failed: HashMap<Version, Arc<steadfast_durability::Error>>,
     recent: Recent,
     next_version: Version,
+    /// Versions below this are reserved in the log, durably.
+    ceiling: Version,
     last_timestamp: Timestamp,
     /// Commits written since the last sync began, and the time of the oldest.
     unsynced: (u32, Option<Timestamp>),
@@ -158,9 +160,9 @@ impl Pipeline {
         mode: DurabilityMode,
         on_work: Box<dyn Fn(Work) + Send + Sync>,
     ) -> Self {
-        let frame_bytes_max = match &start.log {
-            Log::Disk(writer) => writer.frame_bytes_max(),
-            Log::Memory => usize::MAX,
+        let (frame_bytes_max, ceiling) = match &start.log {
+            Log::Disk(writer) => (writer.frame_bytes_max(), writer.version_ceiling()),
+            Log::Memory => (usize::MAX, Version::MAX),
         };
         Self {
             state: Mutex::new(State {
@@ -171,6 +173,7 @@ impl Pipeline {
                 failed: HashMap::new(),
                 recent: Recent::default(),
                 next_version: start.next_version,
+                ceiling,
                 last_timestamp: start.last_timestamp,
                 unsynced: (0, None),
                 last_write: Timestamp::ZERO,
@@ -277,6 +280,17 @@ impl Pipeline {
             if let Err(error) = check_open(&state) {
                 break Err(error);
             }
+            let wanted = fixed.map_or(state.next_version, |fixed| fixed.0);
+            if wanted >= state.ceiling {
+                drop(state);
+                let reserved = self.reserve(wanted);
+                state = self.lock();
+                match reserved {
+                    Ok(ceiling) => state.ceiling = state.ceiling.max(ceiling),
+                    Err(error) => break Err(error),
+                }
+                continue;
+            }
             match state.priority {
                 Some((owner, until))
                     if owner != std::thread::current().id() && until > Instant::now() =>
@@ -333,6 +347,15 @@ impl Pipeline {
             created,
             waited: false,
         })
+    }
+
+    /// Reserves versions from `next` on in the log. Returns below which they may be given.
+    fn reserve(&self, next: Version) -> Result<Version> {
+        let reserved = self.with_log(|log| match log {
+            Log::Disk(writer) => writer.reserve_versions(next),
+            Log::Memory => Ok(Version::MAX),
+        });
+        reserved.map_err(|error| self.note_poison(error))
     }
 
     /// Writes a transaction that is too large for a frame into the log, all but its commit.
@@ -483,6 +506,7 @@ impl Pipeline {
         state.next_queue = batch;
         if let Log::Disk(writer) = &mut log {
             state.log_bytes = writer.position();
+            state.ceiling = state.ceiling.max(writer.version_ceiling());
             if let Some(epoch) = writer.epoch() {
                 let _ = self.epoch.set(epoch);
             }
@@ -718,7 +742,7 @@ impl Pipeline {
         // Whoever still comes finds a log that takes everything and keeps nothing, but
         // `closing` refuses them before.
         state.log = Some(Log::Memory);
-        let poisoned = state.poisoned.is_some();
+        let (poisoned, next) = (state.poisoned.is_some(), state.next_version);
         self.wake_all(&state);
         drop(state);
         match log {
@@ -729,7 +753,7 @@ impl Pipeline {
             }
             Log::Disk(writer) => {
                 let last = writer.last_version();
-                writer.close().map_err(|error| self.note_poison(error))?;
+                writer.close(next).map_err(|error| self.note_poison(error))?;
                 self.promised.fetch_max(last.0, Ordering::AcqRel);
                 Ok(())
             }

@@ -137,6 +137,17 @@ fn create(builder: &DatabaseBuilder, layout: &Layout) -> Result<Manifest> {
     }
     let root = layout.root();
     disk.sync_dir(root).map_err(|error| io(layout, root, "sync the directory", error))?;
+    // An earlier attempt may have made the directory and not come as far as this.
+    let parent = match root.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => root,
+    };
+    disk.sync_dir(parent).map_err(|error| io(layout, parent, "sync the directory", error))?;
+    for above in parent.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        // It may have made these too. Not all can be synced: some belong to other systems.
+        let _ = disk.sync_dir(above);
+    }
     let retention = builder.config.retention.unwrap_or_default();
     let manifest = Manifest::new(builder.entropy.next_16(), builder.clock.now(), retention);
     manifest.write(disk, layout)?;

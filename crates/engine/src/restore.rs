@@ -36,7 +36,10 @@ impl Database {
                 "version {version} cannot be restored: the database is at {next} already"
             )));
         }
-        Ok(Restore { transaction: self.begin()?, version, timestamp })
+        let mut transaction = self.begin()?;
+        // One flush at the end serves all.
+        transaction.lower_durability();
+        Ok(Restore { transaction, version, timestamp })
     }
 }
 

@@ -165,6 +165,11 @@ impl Transaction {
         &self.database
     }
 
+    /// Waits for nothing but the kernel, whatever the database's durability.
+    pub(crate) fn lower_durability(&mut self) {
+        self.level = 0;
+    }
+
     pub(crate) fn note_created(&mut self, run: Run) {
         self.created.push(run);
     }

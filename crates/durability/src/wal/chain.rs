@@ -12,7 +12,9 @@ use crate::manifest::Manifest;
 use crate::replay::{Applier, Progress, Replayed, replay_into};
 use crate::wal::group::GroupKind;
 use crate::wal::reader::{End, Evidence, SegmentReader, Tail};
-use crate::wal::segment::{HEADER_BYTES, HEADER_LEN, HeaderError, SegmentHeader, WAL_FORMAT};
+use crate::wal::segment::{
+    HEADER_BYTES, HEADER_LEN, HeaderError, Origin, SegmentHeader, WAL_FORMAT,
+};
 
 /// One segment of the log.
 #[derive(Debug, Clone)]
@@ -85,6 +87,11 @@ pub(crate) struct Scan {
     pub(crate) evidence_groups: u64,
     /// The boundary of groups at `promised`, if it is one: segment index, chain hash.
     pub(crate) at_promise: Option<(usize, u64, u32)>,
+    /// Boundaries of groups from the promise of the log itself on: segment index, position,
+    /// chain hash.
+    boundaries: VecDeque<(usize, u64, u32)>,
+    /// Commits in a segment that the MANIFEST does not name.
+    pub(crate) unnamed: Option<Damage>,
     /// The segment in which the log ends, by index.
     pub(crate) end_segment: usize,
     /// Where the last group begins, if it is a footer or a seal.
@@ -209,8 +216,11 @@ impl Wal {
                 scan.promised = before.min(scan.end.position);
                 scan.end.tail = Tail::Nothing;
                 scan.damage = None;
+                scan.unnamed = None;
             }
         }
+        let promised = scan.promised;
+        scan.at_promise = scan.boundaries.iter().find(|at| at.1 == promised).copied();
         Ok(Scan { replayed, ..scan })
     }
 
@@ -239,7 +249,6 @@ impl Wal {
         let bytes_total = self.segments.iter().map(|s| s.bytes.saturating_sub(HEADER_BYTES)).sum();
         // Boundaries of groups from the highest promise so far on, so that the chain hash at
         // the final one is known without reading anything again.
-        let mut boundaries = VecDeque::new();
         let mut scan = Scan {
             replayed: Replayed::default(),
             end: End { position: 0, tail: Tail::Nothing },
@@ -248,18 +257,20 @@ impl Wal {
             promised: floor.position,
             evidence_groups: 0,
             at_promise: None,
+            boundaries: VecDeque::new(),
+            unnamed: None,
             end_segment: 0,
             closing: None,
         };
         for (index, segment) in self.segments.iter().enumerate() {
             let header = &segment.header;
-            if index > 0 && self.segments[index - 1].header.epoch != header.epoch {
-                applier.epoch_ends();
-            }
+            // A footer or a seal of the segment before is not the end of the log.
+            applier.forget_footer();
+            scan.closing = None;
             let mut reader = SegmentReader::new(segment.file.clone(), *header);
             scan.promised = scan.promised.max(header.durable_upto);
             scan.end_segment = index;
-            boundaries.push_back((index, header.first_position, header.chain));
+            scan.boundaries.push_back((index, header.first_position, header.chain));
             let stop = segment.valid_end.into_iter().chain(limit).min();
             let mut reported = 0;
             let broken = loop {
@@ -280,8 +291,8 @@ impl Wal {
                     scan.end.position = group.position;
                     break Some(CorruptionKind::Undecodable);
                 }
-                if group.header.kind == GroupKind::Open {
-                    applier.epoch_ends();
+                if matches!(group.header.kind, GroupKind::Open | GroupKind::Footer) {
+                    applier.life_ends();
                 }
                 let closes = matches!(group.header.kind, GroupKind::Seal | GroupKind::Footer);
                 scan.closing = closes.then_some(group.position);
@@ -291,9 +302,9 @@ impl Wal {
                     scan.end.position = group.position;
                     break Some(CorruptionKind::BrokenChain);
                 }
-                boundaries.push_back((index, end, group.chain));
-                while boundaries.len() > 1 && boundaries[1].1 <= scan.promised {
-                    boundaries.pop_front();
+                scan.boundaries.push_back((index, end, group.chain));
+                while scan.boundaries.len() > 1 && scan.boundaries[1].1 <= scan.promised {
+                    scan.boundaries.pop_front();
                 }
                 let bytes = applier.stats().bytes;
                 if bytes - reported >= 4 << 20 {
@@ -336,11 +347,10 @@ impl Wal {
                 break;
             }
         }
-        if scan.damage.is_none() {
+        if self.broken.is_some() && scan.end.tail == Tail::Nothing {
+            // Nothing is wrong where the log ends but that it should go on elsewhere.
             scan.damage = self.broken.clone();
         }
-        let at_promise = boundaries.iter().find(|boundary| boundary.1 == scan.promised);
-        scan.at_promise = at_promise.copied();
         let stats = applier.stats();
         progress(Progress { bytes: stats.bytes, bytes_total, txns: stats.txns_applied });
         Ok(scan)
@@ -356,21 +366,38 @@ impl Scan {
     /// Reads what lies behind the end of the log, in later segments, for promises.
     fn look_behind(&mut self, wal: &Wal) -> Result<()> {
         let behind = wal.segments.iter().skip(self.end_segment + 1);
-        let spares = wal.spares.iter().filter_map(|spare| spare.segment.as_ref());
-        let before = self.promised;
-        for segment in behind.chain(spares) {
-            self.promised = self.promised.max(segment.header.durable_upto);
-            let mut reader = SegmentReader::new(segment.file.clone(), segment.header);
-            while let Ok(group) = reader.next_group()? {
-                self.evidence_groups += 1;
-                self.promised = self.promised.max(group.header.durable_upto);
-            }
-            self.note(&reader.evidence()?);
+        for segment in behind {
+            self.look_into(segment)?;
         }
-        if self.promised > before && self.at_promise.is_some_and(|at| at.1 != self.promised) {
-            self.at_promise = None;
+        let spares = wal.spares.iter().filter_map(|spare| spare.segment.as_ref());
+        for segment in spares {
+            let named = self.look_into(segment)?;
+            // Out of reach behind damage is another matter than never named.
+            if let (Some(offset), None, None) = (named, &wal.broken, &self.unnamed) {
+                let kind = CorruptionKind::OldManifest;
+                self.unnamed = Some(Damage { file: segment.label(), offset, kind });
+            }
         }
         Ok(())
+    }
+
+    /// Notes the promises in a segment. Returns the offset of a group that was written after
+    /// a MANIFEST had named the segment, if there is one.
+    fn look_into(&mut self, segment: &Segment) -> Result<Option<u64>> {
+        self.promised = self.promised.max(segment.header.durable_upto);
+        let mut reader = SegmentReader::new(segment.file.clone(), segment.header);
+        let mut named = segment.header.origin == Origin::Rotation;
+        let mut found = None;
+        while let Ok(group) = reader.next_group()? {
+            self.evidence_groups += 1;
+            self.promised = self.promised.max(group.header.durable_upto);
+            if named && found.is_none() {
+                found = Some(segment.header.offset_of(group.position));
+            }
+            named |= group.header.kind == GroupKind::Open;
+        }
+        self.note(&reader.evidence()?);
+        Ok(found)
     }
 }
 

@@ -18,7 +18,7 @@ mod tests {
 
     use super::frame::{Frame, encode_definitions};
     use super::group::{ChecksumSeed, GroupBuilder, GroupKind, Stamp};
-    use super::segment::{Epoch, HEADER_LEN, SegmentHeader};
+    use super::segment::{Epoch, HEADER_LEN, Origin, SegmentHeader};
     use crate::test_support::{hex, hex_example};
 
     #[test]
@@ -32,6 +32,7 @@ mod tests {
             first_position: 0,
             predecessor: 0,
             chain: 0,
+            origin: Origin::Rotation,
         };
         let mut writes = WriteSet::new();
         let key = Key::new(NamespaceId(1), TypeTag::Kv, b"k").unwrap();

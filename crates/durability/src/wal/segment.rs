@@ -16,7 +16,6 @@ pub(crate) const HEADER_LEN: usize = 4096;
 pub const WAL_FORMAT: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"STDFWAL\n";
-const FIELDS: usize = 104;
 
 /// One writing life of a database: a counter and random bits, new at every opening that
 /// writes. Mixed into every checksum of the log, so that nothing written in one life passes
@@ -49,6 +48,19 @@ pub struct SegmentHeader {
     pub predecessor: u64,
     /// The chain hash at `first_position`, which is where the predecessor's valid part ends.
     pub chain: u32,
+    /// What it was made for.
+    pub origin: Origin,
+}
+
+/// What a segment was made for, which decides what may be in it before the MANIFEST names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Origin {
+    /// To go on in: it has no group before the MANIFEST names it.
+    Rotation = 0,
+    /// To write again what recovery found: it has those groups, and an open group behind them,
+    /// before the MANIFEST names it.
+    Recovery = 1,
 }
 
 impl SegmentHeader {
@@ -70,7 +82,7 @@ impl SegmentHeader {
         ] {
             out.extend_from_slice(&field.to_le_bytes());
         }
-        out.resize(FIELDS, 0);
+        out.extend_from_slice(&(self.origin as u32).to_le_bytes());
         out.resize(HEADER_LEN - 4, 0);
         let checksum = crc32fast::hash(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
@@ -112,6 +124,11 @@ impl SegmentHeader {
             first_position: cursor.u64()?,
             predecessor: cursor.u64()?,
             chain,
+            origin: match cursor.u32()? {
+                0 => Origin::Rotation,
+                1 => Origin::Recovery,
+                _ => return Err(cursor.malformed("an unknown origin")),
+            },
         };
         let sound = header.predecessor < header.number
             && header.first_position <= u64::MAX - SEGMENT_BYTES_MAX * 2
@@ -154,6 +171,7 @@ mod tests {
             first_position: 4096,
             predecessor: 2,
             chain: 0x1234_5678,
+            origin: Origin::Recovery,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::wal::group::{
     ChecksumSeed, GROUP_ALIGNMENT, GROUP_BYTES_MIN, GROUP_HEADER_BYTES, GroupBuilder, GroupKind,
     Stamp, TRAILER_BYTES,
 };
-use crate::wal::segment::{Epoch, HEADER_BYTES, SegmentHeader};
+use crate::wal::segment::{Epoch, HEADER_BYTES, Origin, SegmentHeader};
 
 /// Size of the first segment of an epoch; each further one is twice as large, up to the
 /// configured limit, so that a small database has a small log.
@@ -498,11 +498,29 @@ impl WalWriter {
         Ok(true)
     }
 
+    /// Makes sure that version `next` may be given out: that a segment header says so, durably,
+    /// whatever becomes of the commit. Returns the ceiling; every version below it may be given.
+    pub fn reserve_versions(&mut self, next: Version) -> Result<Version> {
+        self.check_poisoned()?;
+        if self.active.is_none() || next >= self.version_ceiling {
+            self.next_version = self.next_version.max(next);
+            self.rotate(0)?;
+        }
+        Ok(self.version_ceiling)
+    }
+
+    /// Versions below this may be given out.
+    pub const fn version_ceiling(&self) -> Version {
+        self.version_ceiling
+    }
+
     /// Closes the log cleanly: everything durable, a footer, the file cut to its content, the
-    /// MANIFEST's floor at the end. Does nothing to a log that nothing was appended to.
-    pub fn close(mut self) -> Result<()> {
+    /// MANIFEST's floor at the end. Does nothing to a log that nothing was appended to. Every
+    /// version below `next` may have been given out, also to commits that failed.
+    pub fn close(mut self, next: Version) -> Result<()> {
         self.check_poisoned()?;
         self.drop_spare();
+        self.next_version = self.next_version.max(next);
         if self.active.is_none() {
             return Ok(());
         }
@@ -653,11 +671,13 @@ impl WalWriter {
             database: self.manifest.database,
             number: spare.number,
             epoch,
-            version_ceiling: version_ceiling(self.next_version, spare.bytes),
+            version_ceiling: version_ceiling(self.next_version, spare.bytes)
+                .max(self.version_ceiling.0),
             durable_upto: self.durable_upto,
             first_position: self.position,
             predecessor: self.predecessor,
             chain: self.chain,
+            origin: Origin::Rotation,
         };
         let label = Layout::segment_label(spare.number);
         let block = header.encode();

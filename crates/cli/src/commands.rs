@@ -1,0 +1,41 @@
+//! The commands. Each reads its arguments, does its work through the library, and prints.
+
+mod apply;
+mod dump;
+mod import;
+mod inspect;
+mod load;
+mod runs;
+mod stats;
+mod verify;
+
+use crate::args::Command;
+use crate::failure::{Failure, Result};
+
+/// Does `command` and gives the exit status.
+pub(crate) fn run(command: &Command, json: bool) -> Result<u8> {
+    match command {
+        Command::Demo(args) => crate::demo::run(args, json),
+        Command::Apply(args) => apply::run(args),
+        Command::Dump(args) => dump::run(args),
+        Command::Load(args) => load::run(args, json),
+        Command::Import(args) => import::run(args, json),
+        Command::Verify(args) => verify::run(&args.dir, json),
+        Command::Runs(args) => runs::run(&args.dir, json),
+        Command::Inspect(args) => inspect::run(args, json),
+        Command::Stats(args) => stats::run(&args.dir, json),
+        Command::History(_) => not_yet("history"),
+        Command::Diff(_) => not_yet("diff"),
+        Command::Checkpoint(_) => not_yet("checkpoint"),
+        Command::Compact(_) => not_yet("compact"),
+        Command::Backup(_) => not_yet("backup"),
+        Command::Restore(_) => not_yet("restore"),
+        Command::Repair(_) => not_yet("repair"),
+        Command::Bench(_) => not_yet("bench"),
+        Command::CrashTest(_) => not_yet("crash-test"),
+    }
+}
+
+fn not_yet(command: &str) -> Result<u8> {
+    Err(Failure::unsupported(format!("`{command}` is not there yet")))
+}

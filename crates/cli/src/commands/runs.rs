@@ -1,0 +1,69 @@
+//! `runs`: which runs there are and what is in them.
+
+use std::path::Path;
+
+use steadfast::{Entry, RunInfo, View};
+
+use crate::database::open_to_look;
+use crate::failure::{EXIT_DONE, Result};
+use crate::json::{Object, list};
+use crate::output::{Output, count, moment};
+
+pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
+    let view = open_to_look(dir)?.view()?;
+    let mut runs = Vec::new();
+    for info in view.list_runs()? {
+        let tally = Tally::of(&view, &info)?;
+        runs.push((info, tally));
+    }
+    let mut output = Output::new();
+    if json {
+        let runs = runs.iter().map(|(info, tally)| {
+            Object::new()
+                .text("run", &info.name)
+                .text("id", &info.id.to_string())
+                .text("status", info.status.name())
+                .number("created_us", info.created.as_micros())
+                .number("version", info.version.0)
+                .number("keys", tally.keys)
+                .number("events", tally.events)
+                .number("cells", tally.cells)
+                .end()
+        });
+        output.line(&list(runs))?;
+    } else {
+        let head = ["run", "status", "keys", "events", "cells", "created", "id"];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(runs.iter().map(|(info, tally)| {
+            let [keys, events, cells] = [tally.keys, tally.events, tally.cells].map(count);
+            let (created, id) = (moment(info.created), info.id.to_string());
+            [info.name.clone(), info.status.to_string(), keys, events, cells, created, id]
+        }));
+        output.table(&rows)?;
+    }
+    output.flush()?;
+    Ok(EXIT_DONE)
+}
+
+/// How much of each there is in a run.
+#[derive(Debug, Default)]
+struct Tally {
+    keys: u64,
+    events: u64,
+    cells: u64,
+}
+
+impl Tally {
+    fn of(view: &View, info: &RunInfo) -> Result<Self> {
+        let mut tally = Self::default();
+        for entry in view.entries(info.run) {
+            match entry? {
+                Entry::Kv { .. } => tally.keys += 1,
+                Entry::Event { .. } => tally.events += 1,
+                Entry::State { .. } => tally.cells += 1,
+                _ => {}
+            }
+        }
+        Ok(tally)
+    }
+}

@@ -1,0 +1,262 @@
+//! One line of `apply`: a transaction and its operations.
+//!
+//! Only the line is judged here: names, types, what is missing and what does not belong. What
+//! the database thinks of it (a key that is too long, an expectation that fails) it says later.
+
+use std::collections::BTreeMap;
+
+use steadfast::{Value, Version};
+
+use crate::failure::{Failure, Result};
+use crate::json::{Parser, Tags, name_from_value, read_fields};
+
+/// One operation of a transaction.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Op {
+    pub(crate) run: String,
+    pub(crate) action: Action,
+}
+
+/// What an operation does in its run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    KvPut { key: Vec<u8>, value: Value },
+    KvDelete { key: Vec<u8> },
+    EventAppend { stream: String, payload: Value, expect: Expect, idempotency_key: Option<String> },
+    StateSet { cell: String, value: Value },
+    StateCas { cell: String, expect: Version, value: Value },
+}
+
+/// What an append expects of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Expect {
+    Any,
+    NoStream,
+    /// The sequence number of the last event.
+    Last(u64),
+}
+
+/// Reads a line: `{"ops":[…]}`.
+pub(crate) fn parse_transaction(line: &str) -> Result<Vec<Op>> {
+    if line.trim_ascii().is_empty() {
+        return Err(Failure::invalid("the line is empty"));
+    }
+    let mut parser = Parser::new(line);
+    let mut ops = None;
+    parser.object::<Failure>(|parser, name| {
+        if name != "ops" {
+            return Err(Failure::invalid(format!("{name}: a transaction has no such field")));
+        }
+        if ops.is_some() {
+            return Err(Failure::invalid("ops: is there twice"));
+        }
+        ops = Some(parse_ops(parser)?);
+        Ok(())
+    })?;
+    parser.end()?;
+    ops.ok_or_else(|| Failure::invalid("ops: missing"))
+}
+
+fn parse_ops(parser: &mut Parser<'_>) -> Result<Vec<Op>> {
+    let mut ops = Vec::new();
+    parser
+        .list::<Failure>(|parser, index| {
+            let fields = read_fields(parser, Tags::Known)
+                .map_err(|error| Failure::from(error).of(&format!("ops[{index}]")))?;
+            ops.push(Fields { index, fields }.into_op()?);
+            Ok(())
+        })
+        .map_err(|failure| match failure.message.starts_with("ops") {
+            true => failure,
+            false => failure.of("ops"),
+        })?;
+    Ok(ops)
+}
+
+/// The fields of one operation, taken out one by one, so that what is left does not belong.
+struct Fields {
+    index: usize,
+    fields: BTreeMap<String, Value>,
+}
+
+impl Fields {
+    fn into_op(mut self) -> Result<Op> {
+        let op = self.text("op")?;
+        if op == "signal" {
+            let message = "op: signals are not there yet";
+            return Err(Failure::unsupported(format!("ops[{}].{message}", self.index)));
+        }
+        let known = ["kv_put", "kv_delete", "event_append", "state_set", "state_cas"];
+        if !known.contains(&op.as_str()) {
+            return Err(self.wrong("op", &format!("unknown operation `{op}`")));
+        }
+        let run = self.text("run")?;
+        let action = match op.as_str() {
+            "kv_put" => Action::KvPut { key: self.name("key")?, value: self.value("value")? },
+            "kv_delete" => Action::KvDelete { key: self.name("key")? },
+            "event_append" => Action::EventAppend {
+                stream: self.text("stream")?,
+                payload: self.value("payload")?,
+                expect: self.expect_of_stream()?,
+                idempotency_key: self.optional_text("idempotency_key")?,
+            },
+            "state_set" => {
+                Action::StateSet { cell: self.text("cell")?, value: self.value("value")? }
+            }
+            _ => Action::StateCas {
+                cell: self.text("cell")?,
+                expect: self.version("expect")?,
+                value: self.value("value")?,
+            },
+        };
+        match self.fields.first_key_value() {
+            Some((field, _)) => Err(self.wrong(field, &format!("{op} has no such field"))),
+            None => Ok(Op { run, action }),
+        }
+    }
+
+    fn wrong(&self, field: &str, what: &str) -> Failure {
+        Failure::invalid(format!("ops[{}].{field}: {what}", self.index))
+    }
+
+    fn value(&mut self, field: &str) -> Result<Value> {
+        self.fields.remove(field).ok_or_else(|| self.wrong(field, "missing"))
+    }
+
+    fn text(&mut self, field: &str) -> Result<String> {
+        match self.value(field)? {
+            Value::String(text) => Ok(text),
+            _ => Err(self.wrong(field, "must be a text")),
+        }
+    }
+
+    fn optional_text(&mut self, field: &str) -> Result<Option<String>> {
+        match self.fields.remove(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.wrong(field, "must be a text or null")),
+        }
+    }
+
+    fn name(&mut self, field: &str) -> Result<Vec<u8>> {
+        name_from_value(self.value(field)?)
+            .ok_or_else(|| self.wrong(field, "must be a text or {\"$bytes\":…}"))
+    }
+
+    fn version(&mut self, field: &str) -> Result<Version> {
+        match self.value(field)? {
+            Value::Int(n) if n >= 0 => Ok(Version(n.unsigned_abs())),
+            _ => Err(self.wrong(field, "must be a version, a whole number from 0 (absent) on")),
+        }
+    }
+
+    fn expect_of_stream(&mut self) -> Result<Expect> {
+        match self.fields.remove("expect") {
+            None | Some(Value::Null) => Ok(Expect::Any),
+            Some(Value::String(text)) if text == "no_stream" => Ok(Expect::NoStream),
+            Some(Value::Int(n)) if n >= 0 => Ok(Expect::Last(n.unsigned_abs())),
+            Some(_) => {
+                let what = "must be null, \"no_stream\" or the sequence number of the last event";
+                Err(self.wrong("expect", what))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_operation() {
+        let line = r#"{"ops":[
+            {"op":"kv_put","run":"r","key":"k","value":{"a":[1,1.5]}},
+            {"op":"kv_delete","run":"r","key":{"$bytes":"/w=="}},
+            {"op":"event_append","run":"r","stream":"s","payload":null,"expect":null},
+            {"op":"event_append","run":"r","stream":"s","payload":1,"expect":"no_stream"},
+            {"op":"event_append","run":"r","stream":"s","payload":1,"expect":7,"idempotency_key":"i"},
+            {"value":1,"cell":"c","run":"r","op":"state_set"},
+            {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2}]}"#;
+        let ops = parse_transaction(line).unwrap();
+        assert_eq!(ops.len(), 7);
+        assert_eq!(ops[1].action, Action::KvDelete { key: vec![0xff] });
+        let expectations: Vec<_> = ops
+            .iter()
+            .filter_map(|op| match &op.action {
+                Action::EventAppend { expect, .. } => Some(*expect),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(expectations, [Expect::Any, Expect::NoStream, Expect::Last(7)]);
+        let set = Action::StateSet { cell: "c".into(), value: Value::Int(1) };
+        assert_eq!(ops[5], Op { run: "r".into(), action: set });
+        assert_eq!(parse_transaction(r#"{"ops":[]}"#), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_bad_line_says_which_operation_and_field_and_what() {
+        let cases = [
+            ("", "the line is empty"),
+            (" \r", "the line is empty"),
+            ("x", "an object was expected at column 1"),
+            ("[]", "an object was expected at column 1"),
+            ("{}", "ops: missing"),
+            (r#"{"ops":[]} x"#, "text after the end at column 12"),
+            (r#"{"ops":[],"ops":[]}"#, "ops: is there twice"),
+            (r#"{"ops":[],"id":1}"#, "id: a transaction has no such field"),
+            (r#"{"ops":{}}"#, "ops: a list was expected at column 8"),
+            (r#"{"ops":[1]}"#, "ops[0]: an object was expected at column 9"),
+            (
+                r#"{"ops":[{"op":"kv_put","op":"x"}]}"#,
+                "ops[0]: the field `op` is there twice at column 32",
+            ),
+            (r#"{"ops":[{}]}"#, "ops[0].op: missing"),
+            (r#"{"ops":[{"op":"kv_putt","run":"r"}]}"#, "ops[0].op: unknown operation `kv_putt`"),
+            (
+                r#"{"ops":[{"op":"kv_delete","run":"r","key":"k"},{"op":"kv_put","key":"k"}]}"#,
+                "ops[1].run: missing",
+            ),
+            (
+                r#"{"ops":[{"op":"kv_put","run":7,"key":"k","value":1}]}"#,
+                "ops[0].run: must be a text",
+            ),
+            (r#"{"ops":[{"op":"kv_put","run":"r","key":"k"}]}"#, "ops[0].value: missing"),
+            (
+                r#"{"ops":[{"op":"kv_put","run":"r","key":1,"value":1}]}"#,
+                "ops[0].key: must be a text or {\"$bytes\":…}",
+            ),
+            (
+                r#"{"ops":[{"op":"kv_delete","run":"r","key":"k","value":1}]}"#,
+                "ops[0].value: kv_delete has no such field",
+            ),
+            (
+                r#"{"ops":[{"op":"event_append","run":"r","stream":"s","payload":1,"expect":-1}]}"#,
+                "ops[0].expect: must be null, \"no_stream\" or the sequence number of the last event",
+            ),
+            (
+                r#"{"ops":[{"op":"state_cas","run":"r","cell":"c","value":1,"expect":null}]}"#,
+                "ops[0].expect: must be a version, a whole number from 0 (absent) on",
+            ),
+            (
+                r#"{"ops":[{"op":"event_append","run":"r","stream":"s","payload":1,"idempotency_key":1}]}"#,
+                "ops[0].idempotency_key: must be a text or null",
+            ),
+            (
+                r#"{"ops":[{"op":"kv_put","run":"r","key":"k","value":99999999999999999999}]}"#,
+                "ops[0]: the integer 99999999999999999999 does not fit in 64 bits at column 52",
+            ),
+        ];
+        for (line, message) in cases {
+            let failure = parse_transaction(line).unwrap_err();
+            assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("invalid", message));
+        }
+    }
+
+    #[test]
+    fn signals_are_unsupported_which_is_not_invalid() {
+        let line = r#"{"ops":[{"op":"signal","run":"r","name":"view","entity":"e","weight":1.0}]}"#;
+        let failure = parse_transaction(line).unwrap_err();
+        assert_eq!(failure.kind, "unsupported");
+        assert_eq!(failure.message, "ops[0].op: signals are not there yet");
+    }
+}

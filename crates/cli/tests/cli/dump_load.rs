@@ -1,0 +1,205 @@
+//! `dump` and `load`: nothing is lost between them, not even a byte.
+
+use crate::support::{Home, append, json, put, steadfast_on, version};
+
+/// One of everything that JSON can and cannot hold.
+fn everything() -> Home {
+    let home = Home::new();
+    let values = [
+        "null",
+        "true",
+        "1",
+        "1.0",
+        "-0.0",
+        "1e300",
+        "5e-324",
+        "9007199254740993",
+        r#"{"$int":"-9223372036854775808"}"#,
+        r#"{"$float":"inf"}"#,
+        r#"{"$float":"-inf"}"#,
+        r#"{"$bytes":"AP8="}"#,
+        r#"{"$$bytes":"AP8="}"#,
+        r#"{"$$$int":1}"#,
+        r##"{"$ref":"#/a"}"##,
+        r#""\u0000\"\\é😀""#,
+        r#"[1,[1.0,{"a":{"$bytes":""}}]]"#,
+        "{}",
+        "[]",
+    ];
+    let mut lines: Vec<_> = values
+        .iter()
+        .enumerate()
+        .map(|(n, value)| put("values", &format!("k{n:02}"), value))
+        .collect();
+    lines.push(
+        r#"{"ops":[{"op":"kv_put","run":"values","key":{"$bytes":"/wA="},"value":1}]}"#.into(),
+    );
+    lines
+        .push(r#"{"ops":[{"op":"event_append","run":"b","stream":"\u0000é","payload":1}]}"#.into());
+    lines.push(append("b", "s", r#"{"x":1}"#, r#","idempotency_key":"id""#));
+    lines.push(append("b", "s", "2.5", ""));
+    lines.push(r#"{"ops":[{"op":"state_set","run":"a","cell":"c","value":1},{"op":"kv_put","run":"a","key":"k","value":1}]}"#.into());
+    lines.push(r#"{"ops":[{"op":"kv_delete","run":"a","key":"k"}]}"#.into());
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    home.apply(&lines).iter().for_each(|answer| assert!(version(answer) > 0));
+    home
+}
+
+#[test]
+fn dump_load_dump_is_identical_to_the_byte() {
+    let home = everything();
+    let first = home.dump();
+    let copy = home.path("copy");
+    let loaded = steadfast_on("load", &copy, &[], &first).ok();
+    let second = steadfast_on("dump", &copy, &[], "").ok().stdout;
+    assert_eq!(first, second, "load said {}", loaded.stdout);
+    steadfast_on("verify", &copy, &[], "").ok();
+    let runs = |dir| steadfast_on("runs", dir, &["--json"], "").ok().stdout;
+    assert_eq!(runs(&home.db()), runs(&copy), "ids and times too");
+}
+
+#[test]
+fn history_is_restored_too_where_it_is_kept() {
+    let home = Home::new();
+    let lines = [
+        put("r", "k", "1"),
+        put("r", "k", "2"),
+        r#"{"ops":[{"op":"kv_delete","run":"r","key":"k"}]}"#.to_owned(),
+        put("r", "j", "1"),
+        put("r", "k", "3"),
+        r#"{"ops":[{"op":"kv_delete","run":"r","key":"j"}]}"#.to_owned(),
+    ];
+    home.run_with_input("apply", &["--retention", "all"], lines.join("\n")).ok();
+    let history = home.run("dump", &["--history"]).ok().stdout;
+    assert_eq!(history.matches("\"deleted\":true").count(), 2, "{history}");
+    let copy = Home::new();
+    copy.run_with_input("load", &["--retention", "all"], &history).ok();
+    assert_eq!(copy.run("dump", &["--history"]).ok().stdout, history);
+    assert_eq!(copy.dump(), home.dump());
+}
+
+#[test]
+fn a_loaded_database_goes_on_where_the_old_one_was() {
+    let home = everything();
+    let dump = home.dump();
+    let newest = json(dump.lines().last().unwrap())["version"].as_u64().unwrap();
+    let copy = Home::new();
+    copy.run_with_input("load", &[], &dump).ok();
+    let answers = copy.apply(&[
+        &append("b", "s", "3", r#","expect":1"#),
+        &append("b", "s", "9", r#","idempotency_key":"id""#),
+    ]);
+    assert!(version(&answers[0]) > newest, "versions are never given twice");
+    assert!(version(&answers[1]) <= newest, "idempotency keys are still known");
+}
+
+#[test]
+fn a_dump_ends_with_the_newest_version_and_the_number_of_lines() {
+    let home = Home::new();
+    let answers = home.apply(&[
+        &put("b", "k", "1"),
+        &put("a", "k", "1"),
+        &put("b", "j", "1"),
+        r#"{"ops":[{"op":"kv_delete","run":"b","key":"k"}]}"#,
+    ]);
+    let dump = home.dump();
+    let lines: Vec<_> = dump.lines().map(json).collect();
+    let end = lines.last().unwrap();
+    assert_eq!(end["type"], "end");
+    assert_eq!(end["version"], version(&answers[3]), "though nothing of it is left to see");
+    assert_eq!(end["entries"], lines.len() as u64 - 1);
+    assert!(lines[..lines.len() - 1].iter().all(|line| line["at_us"].as_u64() > Some(0)), "{dump}");
+    assert_eq!(home.dump(), dump, "opening changes nothing");
+}
+
+#[test]
+fn keys_are_in_order_and_a_run_comes_before_its_entries() {
+    let home = Home::new();
+    home.apply(&[
+        &put("b", "z", "1"),
+        &put("b", "a", "1"),
+        &put("a", "m", "1"),
+        &put("b", "ab", "1"),
+    ]);
+    let dump = home.dump();
+    let mut run = String::new();
+    let mut last = String::new();
+    for line in dump.lines().map(json).filter(|line| line["type"] != "end") {
+        if line["type"] == "run" {
+            run = line["run"].as_str().unwrap().into();
+            last.clear();
+            assert!(line["id"].as_str().unwrap().len() == 36 && line["status"].is_string());
+        } else {
+            assert_eq!(line["run"], run.as_str());
+            let key = line["key"].as_str().unwrap().to_owned();
+            assert!(key > last, "{dump}");
+            last = key;
+        }
+    }
+}
+
+#[test]
+fn an_older_version_can_be_dumped_while_it_is_kept() {
+    let home = Home::new();
+    let lines: Vec<_> = (0..3).map(|n| put("r", "k", &n.to_string())).collect();
+    let input = lines.join("\n");
+    let done = home.run_with_input("apply", &["--retention", "all"], input).ok();
+    let second = version(&json(done.lines()[1]));
+    let at = home.run("dump", &["--at", &second.to_string()]).ok();
+    let kv: Vec<_> = at.lines().into_iter().map(json).filter(|line| line["type"] == "kv").collect();
+    assert_eq!(kv[0]["value"], 1);
+    let history = home.run("dump", &["--history"]).ok();
+    let values: Vec<_> = history
+        .lines()
+        .into_iter()
+        .map(json)
+        .filter(|line| line["type"] == "kv")
+        .map(|line| line["value"].as_u64())
+        .collect();
+    assert_eq!(values, [Some(2), Some(1), Some(0)], "newest first");
+    let future = home.run("dump", &["--at", "1000000"]).status(1);
+    assert!(future.stderr.contains("1000000"), "{}", future.stderr);
+}
+
+#[test]
+fn load_refuses_what_is_not_a_complete_dump_and_makes_nothing() {
+    let dump = everything().dump();
+    let without_end = dump.lines().take(5).fold(String::new(), |all, line| all + line + "\n");
+    let missing_line = dump
+        .lines()
+        .enumerate()
+        .filter(|(n, _)| *n != 3)
+        .fold(String::new(), |all, (_, line)| all + line + "\n");
+    let broken = dump.replacen("\"type\":\"kv\"", "\"type\":\"kv", 1);
+    for (bad, why) in
+        [("", "end"), (&without_end, "end"), (&missing_line, "entries"), (&broken, "line ")]
+    {
+        let home = Home::new();
+        let done = home.run_with_input("load", &[], bad).status(1);
+        assert!(done.stderr.contains(why), "{why}: {}", done.stderr);
+        assert!(!home.db().join("MANIFEST").exists());
+    }
+}
+
+#[test]
+fn load_refuses_a_directory_with_a_database_in_it() {
+    let home = everything();
+    let before = home.files();
+    let done = home.run_with_input("load", &[], home.dump()).status(1);
+    assert!(!done.stderr.is_empty());
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn load_passes_over_types_and_fields_of_later_formats() {
+    let dump = everything().dump();
+    let mut lines: Vec<_> = dump.lines().map(str::to_owned).collect();
+    let last = lines.len() - 1;
+    lines[last] =
+        lines[last].replace(&format!("\"entries\":{last}"), &format!("\"entries\":{}", last + 1));
+    lines.insert(1, r#"{"type":"vector","run":"values","x":[1,2]}"#.into());
+    lines[2] = lines[2].replacen("{", r#"{"new_field":{"a":1},"#, 1);
+    let copy = Home::new();
+    copy.run_with_input("load", &[], lines.join("\n")).ok();
+    assert_eq!(copy.dump(), dump);
+}

@@ -1,0 +1,12 @@
+//! The command line as other programs meet it: the real binary, its streams, its exit status.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod apply;
+mod demo;
+mod dump_load;
+mod import;
+mod kill;
+mod read_only;
+mod support;
+mod usage;

@@ -1,0 +1,84 @@
+//! Exit statuses, help, and commands that are not there yet.
+
+use crate::support::{Home, json, kind, put, steadfast};
+
+#[test]
+fn wrong_usage_exits_with_2_and_touches_nothing() {
+    let home = Home::new();
+    let db = home.db();
+    let db = db.to_str().unwrap();
+    let wrong: [&[&str]; 9] = [
+        &[],
+        &["frobnicate"],
+        &["apply"],
+        &["apply", db, "--durability", "sometimes"],
+        &["apply", db, "--retention", "for:1h"],
+        &["apply", db, "--segment-bytes", "many"],
+        &["import", db],
+        &["dump", db, "--at", "yesterday"],
+        &["verify", db, "extra"],
+    ];
+    for args in wrong {
+        let done = steadfast(args).status(2);
+        assert!(done.stdout.is_empty() && !done.stderr.is_empty(), "{args:?}");
+    }
+    assert!(!home.db().exists());
+}
+
+#[test]
+fn help_is_there_and_marks_what_is_not_there_yet() {
+    let done = steadfast(&["--help"]).ok();
+    for line in done
+        .stdout
+        .lines()
+        .filter(|line| line.contains("  history  ") || line.contains("  backup  "))
+    {
+        assert!(line.contains("(not yet)"), "{line}");
+    }
+    assert!(done.stdout.contains("demo"));
+    steadfast(&["apply", "--help"]).ok();
+    steadfast(&["--version"]).ok();
+}
+
+#[test]
+fn commands_that_are_not_there_yet_say_so_in_one_line() {
+    let missing = [
+        "history",
+        "diff",
+        "checkpoint",
+        "compact",
+        "backup",
+        "restore",
+        "repair",
+        "bench",
+        "crash-test",
+    ];
+    for command in missing {
+        let done = steadfast(&[command, "db", "x", "--seed", "1"]).status(1);
+        assert_eq!(done.stderr.lines().count(), 1, "{command}: {}", done.stderr);
+        assert!(done.stderr.contains("not there yet"), "{}", done.stderr);
+        let done = steadfast(&["--json", command]).status(1);
+        assert_eq!(kind(&json(&done.stderr)), "unsupported");
+    }
+}
+
+#[test]
+fn every_looking_command_speaks_json() {
+    let home = Home::new();
+    home.apply(&[&put("r", "k", "1")]);
+    let runs = home.run("runs", &["--json"]).ok().json();
+    assert_eq!((runs[0]["run"].as_str(), runs.as_array().unwrap().len()), (Some("r"), 1));
+    assert!(home.run("stats", &["--json"]).ok().json().is_object());
+    assert!(home.run("inspect", &["--json"]).ok().json().is_object());
+    let verify = home.run("verify", &["--json"]).ok().json();
+    assert_eq!(verify["sound"], true);
+}
+
+#[test]
+fn the_end_of_the_input_exits_with_0_whatever_the_answers_were() {
+    let home = Home::new();
+    let done = home.run_with_input("apply", &[], "bad\nworse\n").ok();
+    assert_eq!(done.lines().len(), 2);
+    home.run_with_input("apply", &[], "").ok();
+    assert_eq!(home.dump().lines().count(), 1);
+}

@@ -1,0 +1,418 @@
+//! Crash images of a program, each opened and held against what the program was told.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use steadfast_engine::{
+    Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, Value, Version,
+};
+
+use crate::model::{Content, Op, content_now};
+use crate::sim::{Choice, Moment, Plan, SimDisk};
+use crate::workload::{Driver, History, Progress, Workload, builder};
+
+/// How hard to look.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// Images drawn at random at each moment, besides those that are enumerated.
+    pub random: usize,
+    /// Recovery itself is crashed at each of its steps in one of so many images; 0 for none.
+    pub nested_every: u64,
+    /// Crashes inside recovery inside recovery.
+    pub depth: u32,
+    /// Whether versions of commits that were still queued count as given out.
+    pub queued_versions: bool,
+    /// A sync failed before: pages may be lost although a later sync says that all is well.
+    pub lost_pages: bool,
+}
+
+/// What was tried.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// Crash points.
+    pub moments: u64,
+    /// Crash images that were judged.
+    pub images: u64,
+    /// Those of them that were different, and so were opened.
+    pub opened: u64,
+    /// Those of `images` that crashed recovery itself.
+    pub nested: u64,
+    /// How often each class was found.
+    pub classes: HashMap<LogClass, u64>,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+impl Tally {
+    /// Adds another.
+    pub fn add(&mut self, other: &Self) {
+        self.moments += other.moments;
+        self.images += other.images;
+        self.opened += other.opened;
+        self.nested += other.nested;
+        self.seconds += other.seconds;
+        for (class, count) in &other.classes {
+            *self.classes.entry(*class).or_default() += count;
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rate = |n: u64| n as f64 / self.seconds.max(1e-9);
+        write!(
+            f,
+            "{} crash points, {} images ({:.0}/s), {} different ones opened ({:.0}/s), {} inside \
+             recovery, {:?}, {:.1} s",
+            self.moments,
+            self.images,
+            rate(self.images),
+            self.opened,
+            rate(self.opened),
+            self.nested,
+            self.classes,
+            self.seconds
+        )
+    }
+}
+
+/// What an image was found to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// How many commits. `None`: no database.
+    pub prefix: Option<usize>,
+    /// What its log was found to be.
+    pub class: LogClass,
+    /// The newest version that was given out after it was opened.
+    pub next: Version,
+}
+
+/// Opens crash images of one program and judges them.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    history: &'a History,
+    config: DatabaseConfig,
+    mode: DurabilityMode,
+    effort: Effort,
+    seen: HashMap<u64, Found>,
+    tally: Tally,
+    rng: fastrand::Rng,
+}
+
+/// Which crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The process ended.
+    Kill,
+    /// The power went.
+    Power,
+}
+
+type Verdict<T> = Result<T, String>;
+
+/// Runs `workload` once on an empty disk and judges crash images of every moment of it.
+pub fn explore(workload: &Workload, cut: Cut, effort: Effort, seed: u64) -> Verdict<Tally> {
+    let disk = SimDisk::new();
+    disk.keep_journal();
+    disk.record_moments();
+    let (history, db) = Driver::new(disk.clone(), workload.clone()).run();
+    let moments = disk.take_moments();
+    drop(db);
+    if let Some((index, error)) = history.errors.first() {
+        return Err(format!("without any fault, action {index} failed: {error}"));
+    }
+    let mut judge = Judge::new(&history, workload, effort, seed);
+    let started = Instant::now();
+    for moment in &moments {
+        judge.moment(moment, cut).map_err(|why| {
+            let step = disk.journal().get(usize::try_from(moment.step()).unwrap_or(0)).cloned();
+            let step = step.map_or("the end".into(), |step| step.to_string());
+            format!("{:?}, {cut:?} before step {step}: {why}", workload.mode)
+        })?;
+    }
+    let mut tally = judge.tally;
+    tally.seconds = started.elapsed().as_secs_f64();
+    Ok(tally)
+}
+
+impl<'a> Judge<'a> {
+    /// A judge of what `workload` left, as told in `history`.
+    pub fn new(history: &'a History, workload: &Workload, effort: Effort, seed: u64) -> Self {
+        Self {
+            history,
+            config: workload.config,
+            mode: workload.mode,
+            effort,
+            seen: HashMap::new(),
+            tally: Tally::default(),
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Judges the crash images of one moment.
+    pub fn moment(&mut self, moment: &Moment, cut: Cut) -> Verdict<()> {
+        self.tally.moments += 1;
+        let at = usize::try_from(moment.note()).unwrap_or(0);
+        let progress = self.history.progress[at];
+        match cut {
+            Cut::Kill => {
+                let image = moment.kill();
+                let low = match self.effort.lost_pages {
+                    true => progress.kept_by_power_cut(self.mode),
+                    false => progress.acknowledged,
+                };
+                self.image(&image, &progress, low, cut)
+                    .map_err(|why| format!("{progress:?}: {why}"))?;
+            }
+            Cut::Power => {
+                let low = progress.kept_by_power_cut(self.mode);
+                for plan in moment.plans(self.effort.random, &mut self.rng) {
+                    let image = moment.cut(&plan);
+                    self.image(&image, &progress, low, cut)
+                        .map_err(|why| format!("image {plan}, {progress:?}: {why}"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges one image: at least `low` commits must be there.
+    pub fn image(
+        &mut self,
+        image: &SimDisk,
+        progress: &Progress,
+        low: usize,
+        cut: Cut,
+    ) -> Verdict<Found> {
+        self.tally.images += 1;
+        // What a kill leaves and what is durable of it differ in more than a program sees.
+        let key = (cut == Cut::Power).then(|| image.fingerprint());
+        if let Some(found) = key.and_then(|key| self.seen.get(&key)) {
+            let found = *found;
+            return self.within(&found, progress, low).map(|()| found);
+        }
+        self.tally.opened += 1;
+        let found = catch(|| self.open(image, progress, low, cut))?;
+        *self.tally.classes.entry(found.class).or_default() += 1;
+        if let Some(key) = key {
+            self.seen.insert(key, found);
+        }
+        let every = self.effort.nested_every;
+        if every > 0 && self.tally.opened.is_multiple_of(every) {
+            self.crash_recovery(image, &found, low, cut, self.effort.depth)?;
+        }
+        Ok(found)
+    }
+
+    fn within(&self, found: &Found, progress: &Progress, low: usize) -> Verdict<()> {
+        let Some(prefix) = found.prefix else {
+            let fine = low == 0 && !progress.created;
+            return if fine { Ok(()) } else { Err("there is no database any more".into()) };
+        };
+        if prefix < low {
+            return Err(format!("kept {prefix} commits ({:?}), {low} were due", found.class));
+        }
+        if prefix > progress.issued {
+            return Err(format!("found {prefix} commits, {} were issued", progress.issued));
+        }
+        let given =
+            if self.effort.queued_versions { progress.assigned } else { progress.handed_out };
+        if found.next <= given {
+            return Err(format!(
+                "gave out version {}, but {given} was given out before the crash",
+                found.next
+            ));
+        }
+        Ok(())
+    }
+
+    fn open(&self, image: &SimDisk, progress: &Progress, low: usize, cut: Cut) -> Verdict<Found> {
+        let read = self.read_only(image, cut)?;
+        let disk = image.killed();
+        let db = builder(&disk, self.config)
+            .open()
+            .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
+        let class = db.recovery_report().log;
+        let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
+        let prefix = self.prefix(db.current_version(), &content)?;
+        if let Some(read) = &read
+            && *read != content
+        {
+            return Err("a read-only opening shows something else".into());
+        }
+        let fresh = read.is_none();
+        // Before it gives out a version, what it shows must be durable.
+        let cut_again = dropped(&disk);
+        let next = self.go_on(&db, &disk, &content)?;
+        let found =
+            Found { prefix: if fresh && prefix == 0 { None } else { Some(prefix) }, class, next };
+        self.within(&found, progress, low)?;
+        let again = builder(&cut_again, self.config)
+            .open()
+            .map_err(|error| format!("a power cut after opening, then refused: {error}"))?;
+        if content_now(&again).map_err(|error| error.to_string())? != content {
+            return Err("a power cut after opening took away what was shown".into());
+        }
+        Ok(found)
+    }
+
+    /// What a read-only opening shows; `None` if there is no database. It must not write, and
+    /// what it shows must be durable.
+    fn read_only(&self, image: &SimDisk, cut: Cut) -> Verdict<Option<Content>> {
+        let disk = image.killed();
+        let before = disk.fingerprint();
+        let opened = builder(&disk, self.config).open_read_only();
+        if disk.fingerprint() != before {
+            return Err("a read-only opening wrote".into());
+        }
+        let db = match opened {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(format!("read-only: refused ({}): {error}", error.kind())),
+            Ok(db) => db,
+        };
+        let content = content_now(&db).map_err(|error| format!("read-only: {error}"))?;
+        if cut == Cut::Kill && !self.effort.lost_pages {
+            let again = builder(&dropped(&disk), self.config)
+                .open()
+                .map_err(|error| format!("read-only, power cut, then refused: {error}"))?;
+            if content_now(&again).map_err(|error| error.to_string())? != content {
+                return Err("a power cut took away what a read-only opening showed".into());
+            }
+        }
+        Ok(Some(content))
+    }
+
+    /// How many commits `content` is the result of.
+    fn prefix(&self, version: Version, content: &Content) -> Verdict<usize> {
+        let prefix = self.history.versions.partition_point(|other| *other <= version);
+        let newest = prefix.checked_sub(1).map_or(Version::ZERO, |at| self.history.versions[at]);
+        if newest != version {
+            return Err(format!("the newest version is {version}, which no commit had"));
+        }
+        if self.history.models[prefix].content() == content {
+            return Ok(prefix);
+        }
+        let differences = self.history.models[prefix].compare(content);
+        Err(format!("not the state after {prefix} commits: {differences:?}"))
+    }
+
+    /// The opened database takes commits, closes and opens clean with them.
+    fn go_on(&self, db: &Database, disk: &SimDisk, content: &Content) -> Verdict<Version> {
+        let write = || {
+            let mut tx = db.begin()?;
+            Op::Put("after".into(), "key".into(), Value::Int(1)).apply(&mut tx)?;
+            let receipt = tx.commit()?;
+            let content = content_now(db)?;
+            db.close()?;
+            Ok((receipt.version(), content))
+        };
+        let (version, after) =
+            write().map_err(|error: steadfast_engine::Error| format!("going on: {error}"))?;
+        if after.len() != content.len() + 2 {
+            return Err("going on: the commit changed something else".into());
+        }
+        // Closing leaves nothing to lose.
+        let disk = &dropped(disk);
+        let db = builder(disk, self.config)
+            .open_existing()
+            .map_err(|error| format!("closed, then refused: {error}"))?;
+        let report = db.recovery_report();
+        if report.log != LogClass::Clean {
+            return Err(format!("closed, then not clean: {report}"));
+        }
+        match content_now(&db) {
+            Ok(found) if found == after => Ok(version),
+            Ok(found) => {
+                let missing: Vec<_> =
+                    after.iter().filter(|(item, at)| found.get(item) != Some(at)).collect();
+                let extra: Vec<_> =
+                    found.iter().filter(|(item, at)| after.get(item) != Some(at)).collect();
+                Err(format!("closed, then missing {missing:?}, extra {extra:?}; {report}"))
+            }
+            Err(error) => Err(format!("closed, then reading: {error}")),
+        }
+    }
+
+    /// Crashes recovery at each of its steps: what was there stays there.
+    fn crash_recovery(
+        &mut self,
+        image: &SimDisk,
+        found: &Found,
+        low: usize,
+        cut: Cut,
+        depth: u32,
+    ) -> Verdict<()> {
+        let disk = image.killed();
+        disk.record_moments();
+        let opened = builder(&disk, self.config).open().map_err(|error| error.to_string())?;
+        let moments = disk.take_moments();
+        drop(opened);
+        for moment in moments {
+            let plans = moment.plans(2, &mut self.rng);
+            let cuts = plans.iter().map(|plan| moment.cut(plan)).chain([moment.kill()]);
+            for (index, image) in cuts.enumerate() {
+                self.tally.images += 1;
+                self.tally.nested += 1;
+                let key = image.fingerprint() ^ 0x5eed;
+                if self.seen.contains_key(&key) && cut == Cut::Power {
+                    continue;
+                }
+                self.tally.opened += 1;
+                let place =
+                    || format!("recovery crashed after its step {}, image {index}", moment.step());
+                let again =
+                    catch(|| self.reopen(&image)).map_err(|why| format!("{}: {why}", place()))?;
+                let fine = match cut {
+                    // Nothing was in doubt before recovery began.
+                    Cut::Power => again.prefix == found.prefix || found.prefix.is_none(),
+                    Cut::Kill => {
+                        let kept = again.prefix.unwrap_or(0);
+                        // The power went too: what was not durable may be gone.
+                        (self.durable_low(low)..=found.prefix.unwrap_or(0)).contains(&kept)
+                    }
+                };
+                if !fine {
+                    return Err(format!("{}: {:?} became {:?}", place(), found, again));
+                }
+                self.seen.insert(key, again);
+                if depth > 1 && self.tally.nested.is_multiple_of(97) {
+                    self.crash_recovery(&image, &again, low, cut, depth - 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn durable_low(&self, low: usize) -> usize {
+        match self.mode {
+            DurabilityMode::Strict => low,
+            DurabilityMode::Batched { commits, .. } => low.saturating_sub(commits as usize),
+            _ => 0,
+        }
+    }
+
+    fn reopen(&self, image: &SimDisk) -> Verdict<Found> {
+        let db = builder(&image.killed(), self.config)
+            .open()
+            .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
+        let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
+        let prefix = Some(self.prefix(db.current_version(), &content)?);
+        Ok(Found { prefix, class: db.recovery_report().log, next: Version::ZERO })
+    }
+}
+
+/// What is left when the power goes now and nothing that is not durable was kept.
+fn dropped(disk: &SimDisk) -> SimDisk {
+    let moment = disk.moment();
+    moment.cut(&Plan(vec![Choice::Drop; moment.pending_len()]))
+}
+
+/// A panic is a verdict too.
+fn catch<T>(work: impl FnOnce() -> Verdict<T>) -> Verdict<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("panicked: {}", text.unwrap_or("?")))
+    })
+}

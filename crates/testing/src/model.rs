@@ -1,0 +1,237 @@
+//! What a database must contain: the same operations, done on a map.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use steadfast_engine::{Database, Entry, Result, Transaction, Value, Version, View};
+
+/// One write of a transaction. A run that is not there is created with it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Only creates the run.
+    Run(String),
+    /// Gives a key a value.
+    Put(String, String, Value),
+    /// Removes a key.
+    Delete(String, String),
+    /// Appends an event to a stream.
+    Append(String, String, Value),
+    /// Sets a state cell.
+    Set(String, String, Value),
+}
+
+impl Op {
+    /// Does it in a transaction.
+    pub fn apply(&self, tx: &mut Transaction) -> Result<()> {
+        match self {
+            Self::Run(run) => tx.get_or_create_run(run).map(drop),
+            Self::Put(run, key, value) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.kv_put(run, key, value.clone())
+            }
+            Self::Delete(run, key) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.kv_delete(run, key)
+            }
+            Self::Append(run, stream, payload) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.event_append(run, stream, payload.clone()).map(drop)
+            }
+            Self::Set(run, cell, value) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.state_set(run, cell, value.clone())
+            }
+        }
+    }
+}
+
+/// What something in a database is found by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    /// A run, by name.
+    Run(String),
+    /// A key of a run.
+    Kv(String, Vec<u8>),
+    /// An event: run, stream, sequence number.
+    Event(String, Vec<u8>, u64),
+    /// A state cell of a run.
+    State(String, Vec<u8>),
+}
+
+/// Everything in a database: value and version by item.
+pub type Content = BTreeMap<Item, (Version, Value)>;
+
+/// Runs, key-values, events and state cells, with their versions.
+#[derive(Debug, Clone, Default)]
+pub struct ReferenceModel {
+    content: Content,
+    deleted: BTreeSet<Item>,
+    streams: BTreeMap<(String, String), u64>,
+}
+
+/// Something that is not as it must be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Difference {
+    /// It must be there.
+    Missing(Item),
+    /// It was never written.
+    Extra(Item),
+    /// It was deleted and is there again.
+    Resurrected(Item),
+    /// It has another value.
+    OtherValue {
+        /// What.
+        item: Item,
+        /// What it must be.
+        expected: Value,
+        /// What it is.
+        found: Value,
+    },
+    /// It has the right value and another version.
+    OtherVersion {
+        /// What.
+        item: Item,
+        /// What it must be.
+        expected: Version,
+        /// What it is.
+        found: Version,
+    },
+}
+
+impl ReferenceModel {
+    /// An empty database.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What must be there.
+    pub const fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// Does what a transaction did that was committed as `version`.
+    pub fn apply(&mut self, ops: &[Op], version: Version) {
+        for op in ops {
+            let (Op::Run(run)
+            | Op::Put(run, ..)
+            | Op::Delete(run, ..)
+            | Op::Append(run, ..)
+            | Op::Set(run, ..)) = op;
+            self.content.entry(Item::Run(run.clone())).or_insert((version, Value::Null));
+            match op {
+                Op::Run(_) => {}
+                Op::Put(_, key, value) => {
+                    self.write(Item::Kv(run.clone(), key.clone().into()), version, value);
+                }
+                Op::Delete(_, key) => {
+                    let item = Item::Kv(run.clone(), key.clone().into());
+                    self.content.remove(&item);
+                    self.deleted.insert(item);
+                }
+                Op::Append(_, stream, payload) => {
+                    let next = self.streams.entry((run.clone(), stream.clone())).or_default();
+                    let item = Item::Event(run.clone(), stream.clone().into(), *next);
+                    *next += 1;
+                    self.write(item, version, payload);
+                }
+                Op::Set(_, cell, value) => {
+                    self.write(Item::State(run.clone(), cell.clone().into()), version, value);
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, item: Item, version: Version, value: &Value) {
+        self.deleted.remove(&item);
+        self.content.insert(item, (version, value.clone()));
+    }
+
+    /// Everything in which `found` is not as it must be.
+    pub fn compare(&self, found: &Content) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        for (item, (version, value)) in &self.content {
+            let item = item.clone();
+            match found.get(&item) {
+                None => differences.push(Difference::Missing(item)),
+                Some((_, other)) if other != value => {
+                    let (expected, found) = (value.clone(), other.clone());
+                    differences.push(Difference::OtherValue { item, expected, found });
+                }
+                Some((other, _)) if other != version => {
+                    let (expected, found) = (*version, *other);
+                    differences.push(Difference::OtherVersion { item, expected, found });
+                }
+                Some(_) => {}
+            }
+        }
+        for item in found.keys().filter(|item| !self.content.contains_key(item)).cloned() {
+            differences.push(if self.deleted.contains(&item) {
+                Difference::Resurrected(item)
+            } else {
+                Difference::Extra(item)
+            });
+        }
+        differences
+    }
+}
+
+/// Everything that a view shows.
+pub fn content_of(view: &View) -> Result<Content> {
+    let mut content = Content::new();
+    for info in view.list_runs()? {
+        let name = info.name;
+        content.insert(Item::Run(name.clone()), (info.version, Value::Null));
+        for entry in view.entries(info.run) {
+            let entry = entry?;
+            let version = entry.version();
+            let (item, value) = match entry {
+                Entry::Kv { key, value, .. } => (Item::Kv(name.clone(), key), value),
+                Entry::Event { stream, event } => {
+                    (Item::Event(name.clone(), stream, event.seq), Some(event.payload))
+                }
+                Entry::State { cell, value, .. } => (Item::State(name.clone(), cell), value),
+                _ => continue,
+            };
+            content.insert(item, (version, value.unwrap_or(Value::Null)));
+        }
+    }
+    Ok(content)
+}
+
+/// Everything that readers see now.
+pub fn content_now(db: &Database) -> Result<Content> {
+    content_of(&db.view()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_a_database_and_lists_every_difference() {
+        let ops = [
+            Op::Put("r".into(), "a".into(), Value::Int(1)),
+            Op::Put("r".into(), "b".into(), Value::Int(2)),
+            Op::Append("r".into(), "s".into(), Value::from("e")),
+            Op::Set("r".into(), "c".into(), Value::Bool(true)),
+        ];
+        let db = Database::in_memory().unwrap();
+        let mut model = ReferenceModel::new();
+        let apply = |ops: &[Op]| {
+            db.transaction(|tx| ops.iter().try_for_each(|op| op.apply(tx))).unwrap().1.version()
+        };
+        model.apply(&ops, apply(&ops));
+        assert_eq!(model.compare(&content_now(&db).unwrap()), []);
+
+        let delete = [Op::Delete("r".into(), "a".into())];
+        model.apply(&delete, Version(9));
+        let a = Item::Kv("r".into(), b"a".to_vec());
+        let found = content_now(&db).unwrap();
+        assert_eq!(model.compare(&found), [Difference::Resurrected(a.clone())]);
+        apply(&delete);
+        apply(&[Op::Put("r".into(), "b".into(), Value::Int(3))]);
+        apply(&[Op::Put("r".into(), "z".into(), Value::Null)]);
+        let differences = model.compare(&content_now(&db).unwrap());
+        assert!(matches!(differences[0], Difference::OtherValue { .. }), "{differences:?}");
+        assert_eq!(differences[1], Difference::Extra(Item::Kv("r".into(), b"z".to_vec())));
+    }
+}

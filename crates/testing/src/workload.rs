@@ -1,0 +1,371 @@
+//! A program that uses a database, drawn from a seed, and the record of what it was told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use steadfast_engine::{
+    Database, DatabaseConfig, DurabilityMode, Entropy, Error, ErrorKind, ManualClock, Result,
+    Timestamp, Value, Version,
+};
+
+use crate::model::{Op, ReferenceModel};
+use crate::sim::SimDisk;
+
+/// One thing that the program does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Commits a transaction.
+    Commit(Vec<Op>),
+    /// Commits a transaction and waits until it is durable, whatever the mode.
+    CommitStrict(Vec<Op>),
+    /// Commits several transactions that are written together.
+    Together(Vec<Vec<Op>>),
+    /// Makes everything durable.
+    Flush,
+    /// Lets time pass, then does what the background threads would do.
+    Maintain(Duration),
+    /// Closes and opens again.
+    Reopen,
+}
+
+/// A program and how it opens its database.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// What it does, in order.
+    pub actions: Vec<Action>,
+    /// How its database is opened.
+    pub config: DatabaseConfig,
+    /// The mode in `config`.
+    pub mode: DurabilityMode,
+    /// Where its random bits begin: two programs with the same are twins.
+    pub entropy_seed: u64,
+}
+
+/// The window of [`Workload::seeded`] in batched mode.
+pub const BATCHED: DurabilityMode =
+    DurabilityMode::Batched { interval: Duration::from_millis(100), commits: 5 };
+
+/// The three modes, with a small window.
+pub const MODES: [DurabilityMode; 3] = [DurabilityMode::Strict, BATCHED, DurabilityMode::Buffered];
+
+/// The least that a segment can be, so that a short program goes through several.
+pub const SEGMENT_BYTES: u64 = 16 << 10;
+
+impl Workload {
+    /// `length` actions drawn from `seed`.
+    pub fn seeded(seed: u64, mode: DurabilityMode, length: usize) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut actions = vec![Action::Commit(vec![Op::Run("run-0".into())])];
+        while actions.len() < length {
+            actions.push(match rng.u32(..100) {
+                0..55 => Action::Commit(small(&mut rng)),
+                55..62 => Action::CommitStrict(small(&mut rng)),
+                62..72 => Action::Together((0..rng.usize(2..5)).map(|_| small(&mut rng)).collect()),
+                72..77 => Action::Commit(large(&mut rng)),
+                77..80 => Action::Flush,
+                80..94 => Action::Maintain(Duration::from_millis(rng.u64(1..250))),
+                _ => Action::Reopen,
+            });
+        }
+        Self::new(actions, mode)
+    }
+
+    /// These actions, with the smallest segments.
+    pub const fn new(actions: Vec<Action>, mode: DurabilityMode) -> Self {
+        let config = DatabaseConfig::new(mode).segment_bytes(SEGMENT_BYTES);
+        Self { actions, config, mode, entropy_seed: 1 }
+    }
+}
+
+fn run_name(rng: &mut fastrand::Rng) -> String {
+    format!("run-{}", rng.u32(..3))
+}
+
+fn value(rng: &mut fastrand::Rng, bytes_max: usize) -> Value {
+    match rng.u32(..5) {
+        0 => Value::Null,
+        1 => Value::Int(rng.i64(..)),
+        2 => Value::Bool(rng.bool()),
+        _ => {
+            let bytes: Vec<u8> = (0..rng.usize(..bytes_max)).map(|_| rng.u8(..)).collect();
+            Value::from(bytes.as_slice())
+        }
+    }
+}
+
+fn small(rng: &mut fastrand::Rng) -> Vec<Op> {
+    let op = |rng: &mut fastrand::Rng| {
+        let run = run_name(rng);
+        match rng.u32(..10) {
+            0..5 => Op::Put(run, format!("k{}", rng.u32(..12)), value(rng, 300)),
+            5..6 => Op::Delete(run, format!("k{}", rng.u32(..12))),
+            6..8 => Op::Append(run, format!("s{}", rng.u32(..2)), value(rng, 100)),
+            _ => Op::Set(run, format!("c{}", rng.u32(..3)), value(rng, 30)),
+        }
+    };
+    (0..rng.usize(1..4)).map(|_| op(rng)).collect()
+}
+
+/// A transaction that does not fit a frame.
+fn large(rng: &mut fastrand::Rng) -> Vec<Op> {
+    let run = run_name(rng);
+    let mut ops = Vec::new();
+    for n in 0..rng.u32(4..14) {
+        let bytes: Vec<u8> = (0..rng.usize(1000..2500)).map(|_| rng.u8(..)).collect();
+        ops.push(Op::Put(run.clone(), format!("large{n}"), Value::from(bytes.as_slice())));
+    }
+    ops
+}
+
+/// How far the program had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// The database was created: `open` returned.
+    pub created: bool,
+    /// Commits that were asked for and did not fail.
+    pub issued: usize,
+    /// Commits of which it was told that they are done.
+    pub acknowledged: usize,
+    /// Commits of which it was told that they are durable.
+    pub promised: usize,
+    /// The newest version that it was given for a commit that was acknowledged.
+    pub handed_out: Version,
+    /// The newest version it was given at all, also for a commit that is still queued or that
+    /// failed.
+    pub assigned: Version,
+}
+
+impl Progress {
+    /// The fewest commits that a power cut may leave.
+    pub fn kept_by_power_cut(&self, mode: DurabilityMode) -> usize {
+        match mode {
+            DurabilityMode::Strict => self.acknowledged,
+            DurabilityMode::Batched { commits, .. } => {
+                self.promised.max(self.acknowledged.saturating_sub(commits as usize))
+            }
+            _ => self.promised,
+        }
+    }
+}
+
+/// What the program was told, and what must be in the database after each commit.
+#[derive(Debug)]
+pub struct History {
+    /// The version of each commit that did not fail, in order.
+    pub versions: Vec<Version>,
+    /// What must be there after the first so many commits; one more than `versions`.
+    pub models: Vec<Arc<ReferenceModel>>,
+    /// Progress by the notes of moments.
+    pub progress: Vec<Progress>,
+    /// How each action ended that did not end well.
+    pub errors: Vec<(usize, Error)>,
+}
+
+/// A program at work on a simulated disk.
+#[derive(Debug)]
+pub struct Driver {
+    disk: SimDisk,
+    clock: ManualClock,
+    entropy_seed: u64,
+    workload: Workload,
+    db: Option<Database>,
+    history: History,
+}
+
+/// Where the database lies on a simulated disk.
+pub fn path() -> PathBuf {
+    PathBuf::from("db")
+}
+
+/// Opens a database on a simulated disk, with a clock and random bits of its own.
+pub fn builder(disk: &SimDisk, config: DatabaseConfig) -> steadfast_engine::DatabaseBuilder {
+    // Two lives of a database never draw the same bits.
+    static LIVES: AtomicU64 = AtomicU64::new(1 << 32);
+    Database::builder(path())
+        .disk(Arc::new(disk.clone()))
+        .config(config)
+        .clock(ManualClock::at(Timestamp::from_micros(1 << 50)))
+        .entropy(Entropy::seeded(LIVES.fetch_add(1, Ordering::Relaxed)))
+        .without_threads()
+}
+
+impl Driver {
+    /// A program that has not begun.
+    pub fn new(disk: SimDisk, workload: Workload) -> Self {
+        Self {
+            disk,
+            clock: ManualClock::at(Timestamp::from_micros(1 << 50)),
+            entropy_seed: workload.entropy_seed,
+            workload,
+            db: None,
+            history: History {
+                versions: Vec::new(),
+                models: vec![Arc::default()],
+                progress: vec![Progress::default()],
+                errors: Vec::new(),
+            },
+        }
+    }
+
+    /// Runs the whole program, without closing the database at the end. What goes wrong is
+    /// noted; after a failed sync nothing more is done.
+    pub fn run(mut self) -> (History, Option<Database>) {
+        if let Err(error) = self.open() {
+            self.history.errors.push((0, error));
+        }
+        let actions = std::mem::take(&mut self.workload.actions);
+        for (index, action) in actions.iter().enumerate() {
+            if let Err(error) = self.act(action) {
+                let end = matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Poisoned);
+                self.history.errors.push((index, error));
+                if end {
+                    break;
+                }
+            }
+        }
+        (self.history, self.db)
+    }
+
+    fn open(&mut self) -> Result<()> {
+        self.entropy_seed += 1;
+        let db = builder(&self.disk, self.workload.config)
+            .clock(self.clock.clone())
+            .entropy(Entropy::seeded(self.entropy_seed))
+            .open()?;
+        self.db = Some(db);
+        self.note(|progress| progress.created = true);
+        Ok(())
+    }
+
+    fn note(&mut self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = *self.history.progress.last().expect("there is always one");
+        change(&mut progress);
+        self.history.progress.push(progress);
+        self.disk.note(self.history.progress.len() as u64 - 1);
+    }
+
+    fn act(&mut self, action: &Action) -> Result<()> {
+        if self.db.is_none() {
+            self.open()?;
+        }
+        let db = self.db.clone().expect("it was just opened");
+        self.clock.advance(Duration::from_millis(3));
+        match action {
+            Action::Commit(ops) => self.commit(&db, &[ops], false)?,
+            Action::CommitStrict(ops) => self.commit(&db, &[ops], true)?,
+            Action::Together(transactions) => {
+                self.commit(&db, &transactions.iter().collect::<Vec<_>>(), false)?;
+            }
+            Action::Flush => {
+                db.flush()?;
+                self.note(|progress| progress.promised = progress.acknowledged);
+            }
+            Action::Maintain(duration) => {
+                self.clock.advance(*duration);
+                db.maintain()?;
+            }
+            Action::Reopen => {
+                let closed = db.close();
+                self.db = None;
+                closed?;
+                self.note(|progress| progress.promised = progress.acknowledged);
+                self.open()?;
+            }
+        }
+        self.note_promised(&db);
+        Ok(())
+    }
+
+    /// What the database itself says is promised counts too.
+    fn note_promised(&mut self, db: &Database) {
+        let Ok(stats) = db.stats() else { return };
+        let count = self.history.versions.partition_point(|version| *version <= stats.promised);
+        self.note(|progress| progress.promised = progress.promised.max(count));
+    }
+
+    fn commit(&mut self, db: &Database, transactions: &[&Vec<Op>], strict: bool) -> Result<()> {
+        let mut pending = Vec::new();
+        let mut failed = None;
+        for ops in transactions {
+            let submitted = (|| {
+                let mut tx = db.begin()?;
+                ops.iter().try_for_each(|op| op.apply(&mut tx))?;
+                if strict {
+                    tx.raise_durability(DurabilityMode::Strict);
+                }
+                tx.submit()
+            })();
+            match submitted {
+                Ok(Some(commit)) => {
+                    let version = commit.version();
+                    self.issue(ops, version);
+                    pending.push(commit);
+                }
+                Ok(None) => {}
+                // It read what another one of this group writes: it never was.
+                Err(error) if error.kind() == ErrorKind::Conflict && transactions.len() > 1 => {}
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let mut lost = Vec::new();
+        for commit in pending {
+            let version = commit.version();
+            match commit.wait() {
+                Ok(_) => self.acknowledge(version, strict),
+                Err(error) => {
+                    if error.kind() != ErrorKind::Unknown {
+                        lost.push(version);
+                    }
+                    failed = Some(error);
+                }
+            }
+        }
+        self.forget(&lost);
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn issue(&mut self, ops: &[Op], version: Version) {
+        let mut model = ReferenceModel::clone(self.history.models.last().expect("never empty"));
+        model.apply(ops, version);
+        self.history.models.push(Arc::new(model));
+        self.history.versions.push(version);
+        let issued = self.history.versions.len();
+        self.note(|progress| {
+            progress.issued = issued;
+            progress.assigned = progress.assigned.max(version);
+        });
+    }
+
+    fn acknowledge(&mut self, version: Version, strict: bool) {
+        let count = self.history.versions.partition_point(|other| *other <= version);
+        let strict = strict || self.workload.mode == DurabilityMode::Strict;
+        self.note(|progress| {
+            progress.acknowledged = progress.acknowledged.max(count);
+            progress.handed_out = progress.handed_out.max(version);
+            if strict {
+                progress.promised = progress.promised.max(count);
+            }
+        });
+    }
+
+    /// Commits that failed never were. They are the newest: what is told so fails in order.
+    fn forget(&mut self, lost: &[Version]) {
+        if lost.is_empty() {
+            return;
+        }
+        let history = &mut self.history;
+        let keep = history.versions.partition_point(|version| !lost.contains(version));
+        assert!(
+            history.versions[keep..].iter().all(|version| lost.contains(version)),
+            "a commit failed and a later one of the same group did not"
+        );
+        history.versions.truncate(keep);
+        history.models.truncate(keep + 1);
+        self.note(|progress| progress.issued = keep);
+    }
+}

@@ -1,0 +1,171 @@
+//! What the crash tests found, each as small as it gets. One test a bug; they stay.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use steadfast::disk::Disk;
+use steadfast::{Database, DurabilityMode, ErrorKind, Value};
+use steadfast_testing::crash::{Cut, Effort, explore};
+use steadfast_testing::fixture::fixture;
+use steadfast_testing::model::{Op, content_now};
+use steadfast_testing::sim::{EIO, Fault, SimDisk, StepKind};
+use steadfast_testing::workload::{Action, Driver, Workload, builder};
+
+const EFFORT: Effort =
+    Effort { random: 2, nested_every: 0, depth: 0, queued_versions: true, lost_pages: false };
+
+fn put(key: &str, bytes: usize) -> Vec<Op> {
+    vec![Op::Put("r".into(), key.into(), Value::from(vec![7u8; bytes].as_slice()))]
+}
+
+fn strict(actions: Vec<Action>) -> Workload {
+    Workload::new(actions, DurabilityMode::Strict)
+}
+
+fn commit(db: &Database, ops: &[Op]) {
+    db.transaction(|tx| ops.iter().try_for_each(|op| op.apply(tx))).unwrap();
+}
+
+/// The header of the new segment promises more than any group before it; that promise falls on
+/// a group boundary that `look_behind` did not know any more.
+#[test]
+fn a_crash_between_a_segment_header_and_the_manifest_opens() {
+    let workload = strict((0..4).map(|n| Action::Commit(put(&format!("k{n}"), 10))).collect());
+    let disk = SimDisk::new();
+    disk.record_moments();
+    let (history, db) = Driver::new(disk.clone(), workload.clone()).run();
+    for moment in disk.take_moments().iter().filter(|moment| moment.note() > 0) {
+        let kept = history.progress[usize::try_from(moment.note()).unwrap()].acknowledged;
+        let opened = builder(&moment.kill(), workload.config).open();
+        let content = opened.and_then(|db| content_now(&db));
+        let content = content.unwrap_or_else(|error| panic!("{moment:?}: {error}"));
+        assert!(content.len() >= history.models[kept].content().len(), "{moment:?}");
+    }
+    drop(db);
+}
+
+/// A footer in an older segment is not the end of the log: versions given out since were given
+/// out again.
+#[test]
+fn a_segment_behind_a_footer_makes_the_log_unclean() {
+    let actions = vec![
+        Action::Commit(put("a", 10)),
+        Action::Reopen,
+        Action::Commit(put("b", 10)),
+        Action::Commit(put("c", 10)),
+    ];
+    let workload = Workload::new(actions, DurabilityMode::Buffered);
+    explore(&workload, Cut::Power, EFFORT, 1).unwrap_or_else(|why| panic!("{why}"));
+}
+
+/// Recovery writes the commit frame again under a new epoch and leaves the parts, which were
+/// promised, under the old: the opening after that one threw the parts away.
+#[test]
+fn a_streamed_transaction_survives_two_openings() {
+    let large: Vec<_> = (0..6).flat_map(|n| put(&format!("large{n}"), 2000)).collect();
+    let workload = strict(vec![Action::Commit(put("a", 10)), Action::Commit(large)]);
+    let disk = SimDisk::new();
+    let (history, db) = Driver::new(disk.clone(), workload.clone()).run();
+    let mut disk = disk.killed();
+    drop(db);
+    for opening in 1..4 {
+        let db = builder(&disk, workload.config).open().unwrap();
+        let found = content_now(&db).unwrap();
+        assert_eq!(history.models[2].compare(&found), [], "opening {opening}");
+        let killed = disk.killed();
+        drop(db);
+        disk = killed;
+    }
+}
+
+/// Creation that was cut short after `mkdir` and finished later never synced the directory
+/// that the database lies in.
+#[test]
+fn finishing_a_creation_makes_the_directory_itself_durable() {
+    let disk = SimDisk::new();
+    disk.create_dir(Path::new("db")).unwrap();
+    let workload = strict(Vec::new());
+    let db = builder(&disk, workload.config).open().unwrap();
+    commit(&db, &put("a", 10));
+    let moment = disk.moment();
+    let mut rng = fastrand::Rng::with_seed(1);
+    for plan in moment.plans(0, &mut rng) {
+        let opened = builder(&moment.cut(&plan), workload.config).open_existing();
+        let content = opened.and_then(|db| content_now(&db)).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(content.len(), 2, "image {plan}");
+    }
+}
+
+/// With the MANIFEST of its first moment, a database with a whole log opened as empty, clean.
+#[test]
+fn a_manifest_older_than_the_log_is_refused() {
+    let disk = SimDisk::new();
+    let workload = strict(Vec::new());
+    let db = builder(&disk, workload.config).open().unwrap();
+    let first = disk.bytes("db/MANIFEST").unwrap();
+    (0..3).for_each(|n| commit(&db, &put(&format!("k{n}"), 10)));
+    db.close().unwrap();
+    disk.tamper("db/MANIFEST", |bytes| *bytes = first);
+    let error = builder(&disk, workload.config).open().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+    assert!(error.to_string().contains("WAL/"), "it names a file: {error}");
+}
+
+/// A group in a segment that the MANIFEST does not name proves that the MANIFEST is old: the
+/// segment was named before it got a group.
+#[test]
+fn a_manifest_one_rotation_older_loses_nothing_silently() {
+    let disk = SimDisk::new();
+    let workload = strict(Vec::new());
+    let db = builder(&disk, workload.config).open().unwrap();
+    let mut before = Vec::new();
+    for n in 0..5 {
+        let manifest = disk.bytes("db/MANIFEST").unwrap();
+        commit(&db, &put(&format!("k{n}"), 10));
+        if disk.bytes("db/MANIFEST").unwrap() != manifest {
+            before = vec![(manifest, disk.killed(), n)];
+        }
+    }
+    let (manifest, killed, n) = before.pop().unwrap();
+    killed.tamper("db/MANIFEST", |bytes| *bytes = manifest);
+    match builder(&killed, workload.config).open() {
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Corruption, "{error}"),
+        Ok(db) => {
+            let whole = content_now(&db).unwrap().len() == n + 2;
+            let report = db.recovery_report();
+            assert!(whole || report.left_anything_out(), "silently less: {report}");
+        }
+    }
+}
+
+/// The refusal named the whole segment before the missing one.
+#[test]
+fn a_refusal_names_the_segment_that_is_missing() {
+    let db = fixture().with_commits(7).closed();
+    db.file("WAL/wal-000002.seg").remove();
+    db.reopen().expect_refusal("WAL/wal-000002.seg");
+}
+
+/// P4: also a version that was only queued, or whose append failed, is never given again.
+#[test]
+fn versions_of_commits_that_never_were_are_not_given_again() {
+    let disk = SimDisk::new();
+    let workload = strict(Vec::new());
+    let db = builder(&disk, workload.config).open().unwrap();
+    disk.inject(Fault::once(StepKind::Create, 0, EIO));
+    let submit = |db: &Database| {
+        let mut tx = db.begin().unwrap();
+        put("a", 10).iter().try_for_each(|op| op.apply(&mut tx)).unwrap();
+        tx.submit().unwrap().unwrap()
+    };
+    let mut tx = db.begin().unwrap();
+    put("a", 10).iter().try_for_each(|op| op.apply(&mut tx)).unwrap();
+    let error = tx.submit().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "no version is given that is not reserved: {error}");
+    let queued = submit(&db);
+    let version = queued.version();
+    let killed = disk.killed();
+    drop((queued, db));
+    let again = submit(&builder(&killed, workload.config).open().unwrap()).version();
+    assert!(again > version, "version {version} was given to a queued commit, then {again}");
+}

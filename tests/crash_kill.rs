@@ -1,0 +1,27 @@
+//! The process ends at every I/O step, in every mode: what was acknowledged is there (P2),
+//! and what opening shows then survives a power cut.
+
+use steadfast_testing::crash::{Cut, Effort, Tally, explore};
+use steadfast_testing::workload::{MODES, Workload};
+
+#[test]
+fn a_kill_loses_nothing_that_was_acknowledged() {
+    let effort = Effort {
+        random: 0,
+        nested_every: 2000,
+        depth: 2,
+        queued_versions: true,
+        lost_pages: false,
+    };
+    let first = std::env::var("STEADFAST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut total = Tally::default();
+    for seed in first.unwrap_or(1)..first.unwrap_or(1) + 2 {
+        for mode in MODES {
+            match explore(&Workload::seeded(seed, mode, 60), Cut::Kill, effort, seed) {
+                Ok(tally) => total.add(&tally),
+                Err(why) => panic!("seed {seed} (rerun with STEADFAST_SEED={seed}): {why}"),
+            }
+        }
+    }
+    println!("{total}");
+}
