@@ -169,3 +169,93 @@ fn versions_of_commits_that_never_were_are_not_given_again() {
     let again = submit(&builder(&killed, workload.config).open().unwrap()).version();
     assert!(again > version, "version {version} was given to a queued commit, then {again}");
 }
+
+/// After a failed sync nothing is ever called durable, also not by closing.
+#[test]
+fn closing_does_not_make_a_lost_commit_durable() {
+    let disk = SimDisk::new();
+    let workload = Workload::new(Vec::new(), DurabilityMode::Buffered);
+    let db = builder(&disk, workload.config).open().unwrap();
+    commit(&db, &put("a", 10));
+    let mut tx = db.begin().unwrap();
+    put("b", 10).iter().try_for_each(|op| op.apply(&mut tx)).unwrap();
+    let receipt = tx.commit().unwrap();
+    disk.inject(Fault::once(StepKind::SyncData, 0, EIO));
+    assert_eq!(receipt.wait_durable().unwrap_err().kind(), ErrorKind::Unknown);
+    db.close().unwrap();
+    assert_eq!(receipt.wait_durable().unwrap_err().kind(), ErrorKind::Unknown);
+}
+
+/// A retry that finds its event already there promises no more than the event has.
+#[test]
+fn the_receipt_of_an_idempotent_retry_waits_for_the_original() {
+    let disk = SimDisk::new();
+    let workload = Workload::new(Vec::new(), DurabilityMode::Buffered);
+    let db = builder(&disk, workload.config).open().unwrap();
+    let run = db.create_run("r").unwrap();
+    let options = steadfast::AppendOptions {
+        idempotency_key: Some("once".into()),
+        ..steadfast::AppendOptions::default()
+    };
+    let append = || db.event_append_with(run, "s", 1, &options).unwrap();
+    let (first, _) = append();
+    let (again, receipt) = append();
+    assert_eq!((again.seq, first.original), (0, None));
+    assert!(again.original.is_some());
+    receipt.wait_durable().unwrap();
+    let moment = disk.moment();
+    let mut rng = fastrand::Rng::with_seed(1);
+    for plan in moment.plans(0, &mut rng) {
+        let db = builder(&moment.cut(&plan), workload.config).open_existing().unwrap();
+        let run = db.resolve_run("r").unwrap();
+        assert_eq!(db.event_read(run, "s", 0).unwrap().count(), 1, "image {plan}");
+    }
+}
+
+/// Two large transactions, the first given up on a disk so full that not even that could be
+/// said, must not add up to more than replay stages.
+#[test]
+fn a_stream_given_up_on_a_full_disk_does_not_spoil_the_next() {
+    let disk = SimDisk::new();
+    let workload = strict(Vec::new());
+    let db = builder(&disk, workload.config).open().unwrap();
+    commit(&db, &put("a", 10));
+    let large = |name: &str| -> Vec<Op> {
+        (0..4).flat_map(|n| put(&format!("{name}{n}"), 12 << 20)).collect()
+    };
+    let room = disk.used_bytes() + (44 << 20);
+    disk.set_capacity(Some(room));
+    let failed = db.transaction(|tx| large("x").iter().try_for_each(|op| op.apply(tx)));
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Io);
+    disk.set_capacity(None);
+    commit(&db, &large("y"));
+    db.close().unwrap();
+    let db = builder(&disk.killed(), workload.config).open().unwrap();
+    assert_eq!(content_now(&db).unwrap().len(), 2 + 4);
+}
+
+/// Versions, ids and numbers near the end of their range are errors, not loops or panics.
+#[test]
+fn versions_beyond_what_there_can_be_are_refused() {
+    let db = Database::in_memory().unwrap();
+    let disk = SimDisk::new();
+    let on_disk = builder(&disk, strict(Vec::new()).config).open().unwrap();
+    for db in [db, on_disk] {
+        for version in [u64::MAX, u64::MAX - 8192, steadfast::limits::VERSION_MAX + 1] {
+            let restored = db.restore(steadfast::Version(version), steadfast::Timestamp::ZERO);
+            assert_eq!(restored.unwrap_err().kind(), ErrorKind::Invalid, "{version}");
+        }
+        let late = db.restore(steadfast::Version(10), steadfast::Timestamp::ZERO).unwrap();
+        let later = db.restore(steadfast::Version(11), steadfast::Timestamp::ZERO).unwrap();
+        later.commit().unwrap();
+        assert_eq!(late.commit().unwrap_err().kind(), ErrorKind::Invalid, "its turn is past");
+    }
+}
+
+/// A name that no release writes is not a segment, whatever number it has.
+#[test]
+fn a_file_with_an_impossible_number_is_left_alone() {
+    let db = fixture().with_commits(3).closed();
+    std::fs::write(db.path().join("WAL/wal-18446744073709551615.seg"), "").unwrap();
+    db.reopen().expect_commits(3);
+}

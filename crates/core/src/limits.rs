@@ -52,6 +52,17 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Largest MANIFEST, in bytes. It grows by one epoch for each opening that wrote something.
 pub const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
+/// Highest version there can be. Versions are counted one by one from 1, with a jump of some
+/// thousands at each opening after a crash, so nobody comes near; a file that says otherwise is
+/// not one of ours.
+pub const VERSION_MAX: u64 = 1 << 62;
+
+/// Most namespaces, and so runs, that a database can ever have had.
+pub const NAMESPACES_MAX: u32 = 1 << 24;
+
+/// Highest number of a segment of the log.
+pub const SEGMENT_NUMBER_MAX: u64 = 1 << 48;
+
 /// Write-set entries of recent commits kept to validate running transactions. A transaction
 /// whose view is older than the oldest kept commit gets a conflict and starts again.
 pub const RECENT_WRITES_MAX: usize = 1 << 16;

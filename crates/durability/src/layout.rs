@@ -10,6 +10,8 @@
 
 use std::path::{Path, PathBuf};
 
+use steadfast_core::limits::SEGMENT_NUMBER_MAX;
+
 use crate::disk::{Access, Disk, EntryKind};
 use crate::error::{IoContext, Result};
 
@@ -72,7 +74,8 @@ impl Layout {
     /// The number in a segment's file name; `None` for any other name.
     pub fn parse_segment_name(name: &str) -> Option<u64> {
         let number = name.strip_prefix("wal-")?.strip_suffix(".seg")?.parse().ok()?;
-        (Self::segment_name(number) == name && number > 0).then_some(number)
+        let possible = (1..=SEGMENT_NUMBER_MAX).contains(&number);
+        (possible && Self::segment_name(number) == name).then_some(number)
     }
 
     /// The directory of snapshots.
@@ -125,7 +128,14 @@ mod tests {
     fn only_names_it_would_write_itself_are_segments() {
         assert_eq!(Layout::parse_segment_name("wal-000012.seg"), Some(12));
         assert_eq!(Layout::parse_segment_name("wal-1234567.seg"), Some(1_234_567));
-        for name in ["wal-12.seg", "wal-000000.seg", "wal-+00012.seg", "wal-000012.seg~", "x"] {
+        for name in [
+            "wal-12.seg",
+            "wal-000000.seg",
+            "wal-18446744073709551615.seg",
+            "wal-+00012.seg",
+            "wal-000012.seg~",
+            "x",
+        ] {
             assert_eq!(Layout::parse_segment_name(name), None, "{name}");
         }
     }

@@ -40,7 +40,15 @@ fn try_keep(disk: &dyn Disk, layout: &Layout, report: &RecoveryReport) -> Result
     let source = disk
         .open(&layout.root().join(&damage.file), Access::Read)
         .at(damage.file.clone(), "open")?;
-    let copy = disk.create(&path, Access::Write).at(&*label, "create")?;
+    // Under another name until it is whole, so that a crash leaves no half that passes for one.
+    let half = directory.join("copying.tmp");
+    match disk.remove(&half) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).at("quarantine/copying.tmp", "remove");
+        }
+        _ => {}
+    }
+    let copy = disk.create(&half, Access::Write).at(&*label, "create")?;
     let result = (|| {
         let mut head = format!(
             "steadfast quarantine\nfile: {}\noffset: {}\nbytes: {}\nwhy: {}\nlast version kept: {}\n\n",
@@ -65,12 +73,13 @@ fn try_keep(disk: &dyn Disk, layout: &Layout, report: &RecoveryReport) -> Result
             head.clear();
         }
         copy.sync_all().at(&*label, "sync")?;
+        disk.rename(&half, &path).at(&*label, "name")?;
         disk.sync_dir(&directory).at("quarantine", "sync the directory")
     })();
     match result {
         Ok(()) => Ok(vec![label]),
         Err(error) => {
-            let _ = disk.remove(&path);
+            let _ = disk.remove(&half);
             Err(error)
         }
     }

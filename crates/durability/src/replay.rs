@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::mpsc;
 
 use steadfast_core::codec::Cursor;
-use steadfast_core::limits::{STAGED_BYTES_MAX, STREAMS_OPEN_MAX};
+use steadfast_core::limits::{NAMESPACES_MAX, STAGED_BYTES_MAX, STREAMS_OPEN_MAX, VERSION_MAX};
 use steadfast_core::{
     Namespace, NamespaceId, Record, ReplayTarget, Timestamp, Version, WriteKind, WriteSet,
 };
@@ -223,6 +223,9 @@ impl Applier<'_> {
                 },
                 Frame::Seal { .. } => {}
                 Frame::Footer { next_version, timestamp } => {
+                    if next_version.0 > VERSION_MAX * 2 {
+                        return Err(undecodable("a version beyond what there can be"));
+                    }
                     self.footer = Some((next_version, timestamp));
                 }
             }
@@ -240,11 +243,17 @@ impl Applier<'_> {
         timestamp: Timestamp,
         body: &[u8],
     ) -> std::result::Result<(), Undecodable> {
+        if version.0 > VERSION_MAX {
+            return Err(undecodable("a version beyond what there can be"));
+        }
         if version <= self.stats.final_version {
             return Err(undecodable("a version that is not above the one before it"));
         }
         let (definitions, writes) = split_body(body)?;
         for (id, namespace) in definitions {
+            if id.0 > NAMESPACES_MAX {
+                return Err(undecodable("a namespace id beyond what there can be"));
+            }
             let known = self.namespaces.entry(id).or_insert_with(|| {
                 self.target.define_namespace(id, &namespace);
                 namespace.clone()

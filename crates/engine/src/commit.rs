@@ -17,9 +17,12 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use steadfast_core::{Clock, NamespaceId, Record, Timestamp, Version, WriteSet};
+use steadfast_durability::wal::frame::Frame;
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_durability::wal::stream::Stream;
-use steadfast_durability::wal::writer::{NamespaceLookup, Outgoing, SpareRequest, WalWriter};
+use steadfast_durability::wal::writer::{
+    NamespaceLookup, Outgoing, SpareRequest, SpareSegment, WalWriter,
+};
 use steadfast_storage::UnifiedStore;
 
 use crate::config::DurabilityMode;
@@ -83,6 +86,8 @@ pub(crate) enum Log {
     Disk(Box<WalWriter>),
     /// Nowhere.
     Memory,
+    /// To files, until the database was closed.
+    Closed,
 }
 
 struct State {
@@ -106,6 +111,8 @@ struct State {
     sleepers: usize,
     /// A streamed transaction has frames in the log and no commit or abort yet.
     streaming: bool,
+    /// The last streamed transaction, if it was given up and the log does not say so yet.
+    unaborted: Option<u64>,
     /// Whose commits go first, and until when.
     priority: Option<(ThreadId, Instant)>,
     closing: bool,
@@ -162,7 +169,7 @@ impl Pipeline {
     ) -> Self {
         let (frame_bytes_max, ceiling) = match &start.log {
             Log::Disk(writer) => (writer.frame_bytes_max(), writer.version_ceiling()),
-            Log::Memory => (usize::MAX, Version::MAX),
+            Log::Memory | Log::Closed => (usize::MAX, Version::MAX),
         };
         Self {
             state: Mutex::new(State {
@@ -180,6 +187,7 @@ impl Pipeline {
                 last_batch: 0,
                 sleepers: 0,
                 streaming: false,
+                unaborted: None,
                 priority: None,
                 closing: false,
                 poisoned: None,
@@ -300,6 +308,11 @@ impl Pipeline {
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
                     state.sleepers -= 1;
                 }
+                _ if wanted < state.next_version => {
+                    let next = state.next_version;
+                    let text = format!("version {wanted} was given already, the next is {next}");
+                    break Err(Error::Invalid(text));
+                }
                 _ => {
                     break match &reads {
                         Some((view, reads)) => state.recent.validate(*view, reads),
@@ -320,7 +333,7 @@ impl Pipeline {
             // The clock may step back; commit times do not.
             None => (state.next_version, self.clock.now().max(state.last_timestamp)),
         };
-        assert!(version >= state.next_version, "versions are given once, in order");
+        debug_assert!(version >= state.next_version, "versions are given once, in order");
         state.next_version = version.next();
         state.last_timestamp = timestamp.max(state.last_timestamp);
         state.recent.push(version, writes.clone());
@@ -349,13 +362,15 @@ impl Pipeline {
         })
     }
 
-    /// Reserves versions from `next` on in the log. Returns below which they may be given.
-    fn reserve(&self, next: Version) -> Result<Version> {
-        let reserved = self.with_log(|log| match log {
-            Log::Disk(writer) => writer.reserve_versions(next),
-            Log::Memory => Ok(Version::MAX),
-        });
-        reserved.map_err(|error| self.note_poison(error))
+    /// Reserves versions up to and with `wanted` in the log. Returns below which they may be
+    /// given.
+    fn reserve(&self, wanted: Version) -> Result<Version> {
+        let reserve = |writer: &mut WalWriter| writer.reserve_versions(wanted);
+        let ceiling = self.with_writer(reserve, |_, _| {})?.unwrap_or(Version::MAX);
+        if ceiling <= wanted {
+            return Err(Error::Invalid(format!("version {wanted} is above what there can be")));
+        }
+        Ok(ceiling)
     }
 
     /// Writes a transaction that is too large for a frame into the log, all but its commit.
@@ -380,66 +395,79 @@ impl Pipeline {
         }
         check_open(&state)?;
         state.streaming = true;
+        let unaborted = state.unaborted.take();
         drop(state);
-        let written = self.with_log(|log| {
-            let Log::Disk(writer) = log else { return Ok(None) };
-            let unlogged = writer.unlogged(namespaces);
-            let lookup = |id| Some((id, self.namespaces.namespace(id)?));
-            let definitions: Vec<_> = unlogged.into_iter().filter_map(lookup).collect();
-            let (txn, limit) = (writer.position(), self.frame_bytes_max);
-            let stream = Stream::new(txn, self.clock.now(), &definitions, writes.as_bytes(), limit);
-            Ok(Some(stream))
-        });
-        let stream = match written {
+        let begun = self.with_writer(
+            |writer| {
+                if let Some(txn) = unaborted {
+                    let abort = Outgoing::Stream(Frame::Abort { txn });
+                    writer.append(&[abort], level, false).map_err(|failed| failed.error)?;
+                }
+                let unlogged = writer.unlogged(namespaces);
+                let lookup = |id| Some((id, self.namespaces.namespace(id)?));
+                let definitions: Vec<_> = unlogged.into_iter().filter_map(lookup).collect();
+                let (txn, limit) = (writer.position(), self.frame_bytes_max);
+                let (now, writes) = (self.clock.now(), writes.as_bytes());
+                Ok(Stream::new(txn, now, &definitions, writes, limit))
+            },
+            |_, _| {},
+        );
+        let stream = match begun {
             Ok(Some(stream)) => stream,
-            other => {
-                self.end_stream();
-                return other;
+            Ok(None) => {
+                self.end_stream(None);
+                return Ok(None);
+            }
+            Err(error) => {
+                self.end_stream(unaborted);
+                return Err(error);
             }
         };
         for frame in stream.frames() {
             // The log is given back between frames: smaller commits need not wait for all.
-            let written = self.with_log(|log| match log {
-                Log::Disk(writer) => writer.append(&[frame], level, false).map_err(|e| e.error),
-                Log::Memory => Ok(()),
-            });
-            if let Err(error) = written {
+            let append = |writer: &mut WalWriter| {
+                writer.append(&[frame], level, false).map_err(|failed| failed.error)
+            };
+            if let Err(error) = self.with_writer(append, |_, ()| {}) {
                 self.abort(&stream, level);
-                return Err(self.note_poison(error));
+                return Err(error);
             }
         }
         Ok(Some(stream))
     }
 
     fn abort(&self, stream: &Stream, level: u8) {
-        let aborted = self.with_log(|log| match log {
-            Log::Disk(writer) => {
-                writer.append(&[stream.abort()], level, false).map_err(|e| e.error)
+        let append = |writer: &mut WalWriter| {
+            writer.append(&[stream.abort()], level, false).map_err(|failed| failed.error)
+        };
+        match self.with_writer(append, |_, ()| {}) {
+            Ok(_) => self.end_stream(None),
+            Err(error) => {
+                log::warn!("a streamed transaction was given up without saying so yet: {error}");
+                self.end_stream(Some(stream.txn()));
             }
-            Log::Memory => Ok(()),
-        });
-        if let Err(error) = aborted {
-            // Without its commit frame it counts as incomplete all the same.
-            log::warn!("a streamed transaction was given up without saying so: {error}");
         }
-        self.end_stream();
     }
 
-    fn end_stream(&self) {
+    /// Lets the next transaction stream. `unaborted` has parts in the log and no abort: the
+    /// next one says so first, or replay would have to stage the parts of both.
+    fn end_stream(&self, unaborted: Option<u64>) {
         let mut state = self.lock();
         state.streaming = false;
+        state.unaborted = unaborted;
         self.wake_all(&state);
     }
 
-    fn note_poison(&self, error: steadfast_durability::Error) -> Error {
-        if let steadfast_durability::Error::Poisoned { reason } = &error {
-            self.lock().poisoned.get_or_insert_with(|| reason.clone());
-        }
-        error.into()
-    }
-
-    /// Runs `work` with the log, when nobody else has it.
-    pub(crate) fn with_log<T>(&self, work: impl FnOnce(&mut Log) -> T) -> T {
+    /// Runs `work` with the log, when nobody else has it, and `then` on what came of it before
+    /// anybody else can have it. `None` for a database without files.
+    ///
+    /// What follows from the work, also that a sync failed, is noted before the log is given
+    /// back: else somebody might write, or publish, in between.
+    fn with_writer<T>(
+        &self,
+        work: impl FnOnce(&mut WalWriter) -> steadfast_durability::Result<T>,
+        then: impl FnOnce(&mut State, &T),
+    ) -> Result<Option<T>> {
         let mut state = self.lock();
         let mut log = loop {
             match state.log.take() {
@@ -447,12 +475,35 @@ impl Pipeline {
                 None => state = self.sleep(state),
             }
         };
+        let writer = match &mut log {
+            Log::Disk(writer) => writer,
+            Log::Memory | Log::Closed => {
+                let closed = matches!(log, Log::Closed);
+                state.log = Some(log);
+                return if closed { Err(CLOSED) } else { Ok(None) };
+            }
+        };
         drop(state);
-        let result = work(&mut log);
+        let result = work(writer);
         let mut state = self.lock();
+        match &result {
+            Ok(value) => then(&mut state, value),
+            Err(error) => note_poison(&mut state, error),
+        }
         state.log = Some(log);
         self.wake_all(&state);
-        result
+        Ok(Some(result?))
+    }
+
+    /// Takes a segment that was prepared for the log.
+    pub(crate) fn give_spare(&self, spare: SpareSegment, request: &SpareRequest) {
+        let give = |writer: &mut WalWriter| {
+            writer.give_spare(spare);
+            Ok(())
+        };
+        if !matches!(self.with_writer(give, |_, ()| {}), Ok(Some(()))) {
+            request.discard();
+        }
     }
 
     /// Leads if there is something to write and nobody does; else sleeps until something
@@ -553,8 +604,8 @@ impl Pipeline {
     }
 
     fn note_failed(&self, state: &mut State, batch: &[Queued], error: steadfast_durability::Error) {
-        if let steadfast_durability::Error::Poisoned { reason } = error {
-            state.poisoned.get_or_insert(reason);
+        if matches!(error, steadfast_durability::Error::Poisoned { .. }) {
+            note_poison(state, &error);
             return;
         }
         let error = Arc::new(error);
@@ -638,34 +689,42 @@ impl Pipeline {
         }
     }
 
+    /// Drops what was kept to tell the committer of `version` that it failed.
+    fn forget_failure(&self, version: Version) {
+        let mut state = self.lock();
+        if state.failed.remove(&version).is_some() {
+            self.failures.store(state.failed.len(), Ordering::Release);
+        }
+    }
+
     /// Makes everything visible durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        let mut newest = Version::ZERO;
-        let synced = self.with_log(|log| match log {
-            Log::Memory => Ok(()),
-            Log::Disk(writer) => {
-                newest = writer.last_version();
-                writer.sync()
-            }
+        let sync = |writer: &mut WalWriter| {
+            let newest = writer.last_version();
+            writer.sync().map(|()| newest)
+        };
+        let noted = self.with_writer(sync, |state, newest| {
+            self.promised.fetch_max(newest.0, Ordering::AcqRel);
+            state.unsynced = (0, None);
         });
-        if let Err(error) = synced {
-            return Err(self.note_poison(error));
-        }
-        let mut state = self.lock();
-        self.promised.fetch_max(newest.0, Ordering::AcqRel);
-        state.unsynced = (0, None);
-        Ok(())
+        noted.map(drop)
     }
 
     /// Waits until `version`, which is visible, is durable.
-    fn wait_durable(&self, version: Version) -> Result<()> {
+    pub(crate) fn wait_durable(&self, version: Version) -> Result<()> {
         if self.promised() >= version {
             return Ok(());
         }
-        self.sync().map_err(|error| match error {
-            Error::Poisoned { reason } => Error::Unknown { reason },
-            other => other,
-        })
+        let synced = self.sync();
+        if self.promised() >= version {
+            return Ok(());
+        }
+        let reason = match synced {
+            Err(Error::Poisoned { reason }) => reason,
+            Err(error) => error.to_string(),
+            Ok(()) => "the log does not have it".into(),
+        };
+        Err(Error::Unknown { reason })
     }
 
     /// The newest version that is known durable.
@@ -713,12 +772,10 @@ impl Pipeline {
         drop(state);
         // Commits clear away what views have left behind; with none coming, nobody would.
         self.store.prune_waiting(usize::MAX);
-        let beacon = self.with_log(|log| match log {
-            Log::Disk(writer) => writer.beacon().map(drop),
-            Log::Memory => Ok(()),
-        });
-        if let Err(error) = beacon {
-            log::error!("writing a beacon: {}", self.note_poison(error));
+        let beacon = |writer: &mut WalWriter| writer.beacon();
+        match self.with_writer(beacon, |_, _| {}) {
+            Ok(_) | Err(Error::Closed(_)) => {}
+            Err(error) => log::error!("writing a beacon: {error}"),
         }
         None
     }
@@ -739,25 +796,37 @@ impl Pipeline {
                 None => state = self.sleep(state),
             }
         };
-        // Whoever still comes finds a log that takes everything and keeps nothing, but
-        // `closing` refuses them before.
-        state.log = Some(Log::Memory);
         let (poisoned, next) = (state.poisoned.is_some(), state.next_version);
-        self.wake_all(&state);
         drop(state);
-        match log {
-            Log::Memory => Ok(()),
+        let (log, closed) = match log {
             Log::Disk(writer) if poisoned => {
                 writer.abandon();
-                Ok(())
+                (Log::Closed, Ok(Version::ZERO))
             }
             Log::Disk(writer) => {
                 let last = writer.last_version();
-                writer.close(next).map_err(|error| self.note_poison(error))?;
-                self.promised.fetch_max(last.0, Ordering::AcqRel);
-                Ok(())
+                (Log::Closed, writer.close(next).map(|()| last))
             }
+            other => (other, Ok(Version::ZERO)),
+        };
+        // Only now does anybody else get the log, and finds it closed.
+        let mut state = self.lock();
+        match &closed {
+            Ok(last) => {
+                self.promised.fetch_max(last.0, Ordering::AcqRel);
+            }
+            Err(error) => note_poison(&mut state, error),
         }
+        state.log = Some(log);
+        self.wake_all(&state);
+        drop(state);
+        Ok(closed.map(drop)?)
+    }
+}
+
+fn note_poison(state: &mut State, error: &steadfast_durability::Error) {
+    if let steadfast_durability::Error::Poisoned { reason } = error {
+        state.poisoned.get_or_insert_with(|| reason.clone());
     }
 }
 
@@ -853,7 +922,7 @@ impl Pending {
         }
         outcome?;
         self.created.iter().for_each(|run| self.pipeline.namespaces.set_live(*run));
-        Ok(Receipt { pipeline: Some(self.pipeline.clone()), version: self.version })
+        Ok(Receipt { pipeline: self.pipeline.clone(), version: self.version, wrote: true })
     }
 
     /// Says that the records are in the store, so that nobody waits for this thread.
@@ -870,6 +939,7 @@ impl Drop for Pending {
         self.note_applied();
         if !self.waited {
             self.pipeline.settle(self.version);
+            self.pipeline.forget_failure(self.version);
         }
         if let Some(superseded) = self.superseded.take() {
             self.pipeline.store.prune(superseded);
@@ -880,14 +950,15 @@ impl Drop for Pending {
 /// Proof of a commit: it is visible, and as durable as was asked for.
 #[derive(Clone)]
 pub struct Receipt {
-    /// `None` for a transaction that wrote nothing.
-    pipeline: Option<Arc<Pipeline>>,
+    pipeline: Arc<Pipeline>,
     version: Version,
+    wrote: bool,
 }
 
 impl Receipt {
-    pub(crate) const fn of_nothing(version: Version) -> Self {
-        Self { pipeline: None, version }
+    /// For a transaction that wrote nothing and read at `version`.
+    pub(crate) const fn of_nothing(pipeline: Arc<Pipeline>, version: Version) -> Self {
+        Self { pipeline, version, wrote: false }
     }
 
     /// The version of the commit; for a transaction that wrote nothing, the version it read.
@@ -898,19 +969,17 @@ impl Receipt {
     /// The epoch it was written in; `None` in memory, and for a transaction that wrote
     /// nothing.
     pub fn epoch(&self) -> Option<Epoch> {
-        self.pipeline.as_ref()?.epoch.get().copied()
+        self.pipeline.epoch.get().copied().filter(|_| self.wrote)
     }
 
-    /// Waits until the commit survives power loss.
+    /// Waits until the commit survives power loss; for a transaction that wrote nothing, until
+    /// all that it read does.
     ///
     /// # Errors
     ///
     /// Kind `Unknown` if a sync failed.
     pub fn wait_durable(&self) -> Result<()> {
-        match &self.pipeline {
-            Some(pipeline) => pipeline.wait_durable(self.version),
-            None => Ok(()),
-        }
+        self.pipeline.wait_durable(self.version)
     }
 }
 

@@ -277,7 +277,8 @@ impl Transaction {
                 found: say(last),
             });
         }
-        let seq = last.map_or(0, |last| last + 1);
+        let seq = last.map_or(Some(0), |last| last.checked_add(1));
+        let seq = seq.ok_or_else(|| Error::Invalid(format!("stream {stream} is full")))?;
         let key = event_key(run.namespace, stream.as_bytes(), seq)?;
         let value = event_value(payload.into(), options)?;
         if let Some(idempotency_key) = &options.idempotency_key {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use steadfast_durability::wal::writer::SpareRequest;
 
-use crate::commit::{Log, Pipeline, Work};
+use crate::commit::{Pipeline, Work};
 
 /// A log that was idle this long gets a beacon: the promise of its last group.
 const IDLE: Duration = Duration::from_millis(100);
@@ -128,10 +128,7 @@ fn run_segments(jobs: &Jobs, pipeline: &Weak<Pipeline>) {
 
 fn prepare(pipeline: &Pipeline, request: &SpareRequest) {
     match request.build() {
-        Ok(spare) => pipeline.with_log(|log| match log {
-            Log::Disk(writer) => writer.give_spare(spare),
-            Log::Memory => request.discard(),
-        }),
+        Ok(spare) => pipeline.give_spare(spare, request),
         // The commit that needs the segment will try again, and tell its caller.
         Err(error) => log::warn!("preparing a segment: {error}"),
     }

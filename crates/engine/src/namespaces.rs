@@ -9,8 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
+use steadfast_core::limits::NAMESPACES_MAX;
 use steadfast_core::{Namespace, NamespaceId, RunId};
 use steadfast_durability::wal::writer::NamespaceLookup;
+
+use crate::error::{Error, Result};
 
 const CHUNK: usize = 1024;
 
@@ -21,7 +24,8 @@ struct Slot {
     live: AtomicBool,
 }
 
-type Chunk = Arc<[Slot]>;
+/// `None` where no id was ever given, as a damaged log may leave it.
+type Chunk = Option<Arc<[Slot]>>;
 
 /// The dictionary of one database.
 #[derive(Debug, Default)]
@@ -38,14 +42,18 @@ struct Ids {
 
 impl Namespaces {
     /// The id of `namespace`, given now if it has none.
-    pub(crate) fn intern(&self, namespace: &Namespace) -> NamespaceId {
+    pub(crate) fn intern(&self, namespace: &Namespace) -> Result<NamespaceId> {
         let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = ids.by_namespace.get(namespace) {
-            return *id;
+            return Ok(*id);
         }
-        let id = NamespaceId(ids.highest.checked_add(1).expect("fewer than 2^32 namespaces"));
+        if ids.highest >= NAMESPACES_MAX {
+            let text = format!("the database has had {NAMESPACES_MAX} runs, the most there can be");
+            return Err(Error::Invalid(text));
+        }
+        let id = NamespaceId(ids.highest + 1);
         self.insert(&mut ids, id, namespace);
-        id
+        Ok(id)
     }
 
     /// Takes a definition from the log.
@@ -57,20 +65,16 @@ impl Namespaces {
     }
 
     fn insert(&self, ids: &mut Ids, id: NamespaceId, namespace: &Namespace) {
-        let (chunk, at) = place(id);
-        if chunk >= self.chunks.load().len() {
+        let (chunk, _) = place(id);
+        if self.chunks.load().get(chunk).is_none_or(Option::is_none) {
             let mut chunks = self.chunks.load().as_ref().clone();
-            while chunks.len() <= chunk {
-                chunks.push(
-                    (0..CHUNK)
-                        .map(|_| Slot { namespace: OnceLock::new(), live: AtomicBool::new(false) })
-                        .collect(),
-                );
-            }
+            chunks.resize(chunks.len().max(chunk + 1), None);
+            let slot = |_| Slot { namespace: OnceLock::new(), live: AtomicBool::new(false) };
+            chunks[chunk] = Some((0..CHUNK).map(slot).collect());
             self.chunks.store(Arc::new(chunks));
         }
         // An id from a log that gives it two meanings keeps the first; replay refuses such a log.
-        let _ = self.chunks.load()[chunk][at].namespace.set(namespace.clone());
+        self.slot(id, |slot| slot.namespace.set(namespace.clone()));
         ids.by_namespace.insert(namespace.clone(), id);
         ids.highest = ids.highest.max(id.0);
     }
@@ -78,7 +82,7 @@ impl Namespaces {
     fn slot<T>(&self, id: NamespaceId, read: impl FnOnce(&Slot) -> T) -> Option<T> {
         let (chunk, at) = place(id);
         let chunks = self.chunks.load();
-        chunks.get(chunk).map(|chunk| read(&chunk[at]))
+        chunks.get(chunk).and_then(Option::as_ref).map(|chunk| read(&chunk[at]))
     }
 
     /// Whether `id` stands for `run` and the run is in the run index.
@@ -119,10 +123,11 @@ mod tests {
         let all: Vec<_> = (0..3000)
             .map(|n| Namespace::for_run(RunId::new(Timestamp::from_micros(n), &entropy)))
             .collect();
-        let ids: Vec<_> = all.iter().map(|namespace| namespaces.intern(namespace)).collect();
+        let ids: Vec<_> =
+            all.iter().map(|namespace| namespaces.intern(namespace).unwrap()).collect();
         assert_eq!((ids[0], ids[2999]), (NamespaceId(1), NamespaceId(3000)));
         for (id, namespace) in ids.iter().zip(&all) {
-            assert_eq!(namespaces.intern(namespace), *id);
+            assert_eq!(namespaces.intern(namespace).unwrap(), *id);
             assert_eq!(namespaces.namespace(*id).as_ref(), Some(namespace));
         }
         assert!(!namespaces.is_live(ids[7], all[7].run()));

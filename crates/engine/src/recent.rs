@@ -35,15 +35,37 @@ impl ReadSet {
         self.ranges.push((start, end));
     }
 
+    /// Sorts and merges the ranges, so that each key is looked for by bisection. To be called
+    /// before [`Recent::validate`], outside its lock.
+    pub(crate) fn seal(&mut self) {
+        self.ranges.sort_unstable();
+        self.ranges.dedup_by(|next, last| {
+            let touches = last.1.as_ref().is_none_or(|end| next.0 <= *end);
+            if touches {
+                let later = match (&last.1, &next.1) {
+                    (Some(a), Some(b)) => a < b,
+                    (Some(_), None) => true,
+                    (None, _) => false,
+                };
+                if later {
+                    last.1 = next.1.take();
+                }
+            }
+            touches
+        });
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.ranges.is_empty()
     }
 
     fn contains(&self, key: &[u8]) -> bool {
-        let inside = |(start, end): &(Vec<u8>, Option<Vec<u8>>)| {
-            key >= start.as_slice() && end.as_ref().is_none_or(|end| key < end.as_slice())
-        };
-        self.keys.contains(key) || self.ranges.iter().any(inside)
+        if self.keys.contains(key) {
+            return true;
+        }
+        let after = self.ranges.partition_point(|(start, _)| start.as_slice() <= key);
+        let last = after.checked_sub(1).map(|at| &self.ranges[at].1);
+        last.is_some_and(|end| end.as_ref().is_none_or(|end| key < end.as_slice()))
     }
 }
 
@@ -178,6 +200,24 @@ mod tests {
         range.range(key("aa").as_bytes().to_vec(), Some(key("c").as_bytes().to_vec()));
         assert!(recent.validate(Version(5), &range).is_err(), "a phantom");
         assert!(recent.validate(Version(6), &range).is_ok());
+    }
+
+    #[test]
+    fn sealing_merges_ranges_and_changes_no_answer() {
+        let ranges =
+            [("b", Some("d")), ("a", Some("b")), ("f", None), ("c", Some("e")), ("x", Some("y"))];
+        let bytes = |name: &str| name.as_bytes().to_vec();
+        let mut reads = ReadSet::default();
+        for (start, end) in ranges {
+            reads.range(bytes(start), end.map(bytes));
+        }
+        reads.seal();
+        assert_eq!(reads.ranges, [(bytes("a"), Some(bytes("e"))), (bytes("f"), None)]);
+        for key in ["", "a", "aa", "d", "e", "ee", "f", "z"] {
+            let inside =
+                ranges.iter().any(|(start, end)| key >= *start && end.is_none_or(|e| key < e));
+            assert_eq!(reads.contains(key.as_bytes()), inside, "{key}");
+        }
     }
 
     #[test]

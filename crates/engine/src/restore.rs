@@ -1,6 +1,6 @@
 //! Restoring from entries: each with the version and time it had.
 
-use steadfast_core::{Key, Namespace, Timestamp, TypeTag, Value, Version, event_key};
+use steadfast_core::{Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, limits};
 
 use crate::database::Database;
 use crate::entry::Entry;
@@ -30,6 +30,10 @@ impl Database {
     ///
     /// Kind `Invalid` if the database has that version already.
     pub fn restore(&self, version: Version, timestamp: Timestamp) -> Result<Restore> {
+        let highest = limits::VERSION_MAX;
+        if version.0 > highest {
+            return Err(Error::Invalid(format!("version {version} is above {highest}")));
+        }
         let next = self.current_version();
         if version <= next {
             return Err(Error::Invalid(format!(

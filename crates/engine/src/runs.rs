@@ -186,8 +186,8 @@ impl Transaction {
         created: Timestamp,
     ) -> Result<Run> {
         let key = index_key(name)?;
-        let run =
-            Run { id: namespace.run(), namespace: self.database().namespaces().intern(namespace) };
+        let interned = self.database().namespaces().intern(namespace)?;
+        let run = Run { id: namespace.run(), namespace: interned };
         self.put_in_system(&key, &index_value(run, status, created))?;
         self.note_created(run);
         Ok(run)

@@ -87,17 +87,10 @@ impl Transaction {
     /// written. In both cases nothing of it was committed. `Unknown`: a sync failed, and
     /// whether it was committed will be seen when the database is opened again.
     pub fn commit(self) -> Result<Receipt> {
-        let (view, level, database) = (self.view.version(), self.level, self.database.clone());
+        let (view, pipeline) = (self.view.version(), self.database.pipeline()?.clone());
         match self.queue()? {
             Some(pending) => pending.wait(),
-            None => {
-                let pipeline = database.pipeline()?;
-                // What it read may be an earlier commit that its caller now relies on.
-                if level == 2 && pipeline.promised() < view {
-                    pipeline.sync()?;
-                }
-                Ok(Receipt::of_nothing(view))
-            }
+            None => Ok(Receipt::of_nothing(pipeline, view)),
         }
     }
 
@@ -118,6 +111,10 @@ impl Transaction {
 
     fn queue(mut self) -> Result<Option<Pending>> {
         if self.writes.is_empty() {
+            if self.level == 2 {
+                // What it read may be an earlier commit that its caller now relies on.
+                self.database.pipeline()?.wait_durable(self.view.version())?;
+            }
             return Ok(None);
         }
         self.submit_as(None).map(Some)
@@ -146,6 +143,7 @@ impl Transaction {
                 namespaces.push(run.namespace);
             }
         }
+        self.reads.seal();
         let reads = (self.view.version(), std::mem::take(&mut self.reads));
         let pipeline = self.database.pipeline()?.clone();
         pipeline.submit(Submission {

@@ -2,7 +2,7 @@
 #![doc = include_str!("FORMAT.md")]
 
 use steadfast_core::codec::Cursor;
-use steadfast_core::limits::MANIFEST_BYTES_MAX;
+use steadfast_core::limits::{MANIFEST_BYTES_MAX, SEGMENT_NUMBER_MAX, VERSION_MAX};
 use steadfast_core::{Retention, Timestamp, Version};
 
 use crate::disk::{Access, Disk, read_exact_at};
@@ -179,6 +179,9 @@ impl Manifest {
                 recovered: Version(cursor.u64()?),
                 first_segment: cursor.u64()?,
             });
+        }
+        if floor.next_version.0 > VERSION_MAX * 2 || newest_segment > SEGMENT_NUMBER_MAX {
+            return Err(cursor.malformed("a number beyond what there can be"));
         }
         if oldest_segment > newest_segment || (oldest_segment == 0) != (newest_segment == 0) {
             return Err(cursor.malformed("segments out of order"));

@@ -1,7 +1,7 @@
 //! The header of a segment: whose it is, where it lies in the log, what it continues.
 
 use steadfast_core::codec::Cursor;
-use steadfast_core::limits::SEGMENT_BYTES_MAX;
+use steadfast_core::limits::{SEGMENT_BYTES_MAX, SEGMENT_NUMBER_MAX, VERSION_MAX};
 
 use crate::error::CorruptionKind;
 
@@ -132,7 +132,9 @@ impl SegmentHeader {
         };
         let sound = header.predecessor < header.number
             && header.first_position <= u64::MAX - SEGMENT_BYTES_MAX * 2
-            && header.durable_upto <= header.first_position;
+            && header.durable_upto <= header.first_position
+            && header.version_ceiling <= VERSION_MAX * 2
+            && header.number <= SEGMENT_NUMBER_MAX;
         Ok(if sound { Ok(header) } else { Err(HeaderError::Corrupt(CorruptionKind::Undecodable)) })
     }
 

@@ -37,6 +37,11 @@ impl Stream {
         Self { txn, timestamp, body, part_bytes, defined, checksum }
     }
 
+    /// The id that names the transaction in the log.
+    pub const fn txn(&self) -> u64 {
+        self.txn
+    }
+
     /// The begin and the parts, in order.
     pub fn frames(&self) -> impl Iterator<Item = Outgoing<'_>> {
         let begin = Frame::Begin { txn: self.txn, timestamp: self.timestamp };

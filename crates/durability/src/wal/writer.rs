@@ -36,7 +36,7 @@ const BYTES_PER_VERSION: u64 = 8;
 
 /// The ceiling of a segment of `bytes` bytes whose first version is `next`.
 pub(crate) const fn version_ceiling(next: Version, bytes: u64) -> u64 {
-    next.0 + bytes / BYTES_PER_VERSION
+    next.0.saturating_add(bytes / BYTES_PER_VERSION)
 }
 
 /// How the log is written.
@@ -532,6 +532,10 @@ impl WalWriter {
         // Room for it is reserved in every segment, and a segment that was closed without a
         // successor is left first.
         if self.active.as_ref().is_some_and(|active| active.closed) {
+            if self.last_kind.is_none() {
+                // Nothing was appended since recovery, which made everything durable.
+                return Ok(());
+            }
             self.rotate(length)?;
         }
         self.write_built(GroupKind::Footer, 0, length)?;
@@ -733,7 +737,9 @@ impl WalWriter {
         self.next_segment = header.number + 1;
         self.next_segment_bytes = (bytes * 2).min(self.options.segment_bytes);
         let seed = ChecksumSeed::of(&header);
-        self.active = Some(Active { seed, header, file, bytes, closed: false });
+        // A full disk may have left recovery without room for so much as a seal.
+        let closed = header.offset_of(self.position) + self.reserve() > bytes;
+        self.active = Some(Active { seed, header, file, bytes, closed });
     }
 
     /// The file for the next segment, `needed` bytes at the least: the one prepared, or one
