@@ -1,0 +1,156 @@
+//! What a commit costs, beside the barest loop that makes the same promise.
+//!
+//! `cargo bench --bench commit`; with other databases beside it: `peers/`.
+
+#![allow(clippy::cast_possible_truncation, reason = "figures are small")]
+
+mod support;
+
+use std::cell::LazyCell;
+use std::time::Duration;
+
+use criterion::Criterion;
+use steadfast::DatabaseConfig;
+
+use support::clock::{time, time_shared};
+use support::data::{self, COMMIT_IDS};
+use support::limits::{self, GroupCommit, Sync, SyncedFile, WrittenFile};
+use support::ours::Ours;
+use support::scratch::{Scratch, folder_bytes};
+use support::setup::{self, plural, sized};
+use support::table::{SHOWN, Table};
+
+const PWRITE: &str = "limit-pwrite-fdatasync";
+const DIRECT: &str = "limit-direct-own-blocks";
+const GROUP: &str = "limit-group-commit";
+const WRITE: &str = "limit-one-write";
+const OURS: &str = "steadfast";
+
+fn main() {
+    let mut c = setup::criterion();
+    strict_alone(&mut c, "commit/strict-1-thread-1-put", 1, limits::RECORD_BYTES, 0.95);
+    let bytes = limits::BATCH_RECORD_BYTES;
+    strict_alone(&mut c, "commit/strict-1-thread-100-puts", 100, bytes, SHOWN);
+    for threads in [8, 32, 128] {
+        strict_together(&mut c, threads);
+    }
+    for threads in [1, 2] {
+        buffered(&mut c, threads);
+    }
+    log_bytes(&mut c);
+    c.final_summary();
+}
+
+/// One thread, each commit synced before the next one.
+fn strict_alone(c: &mut Criterion, group: &str, puts: usize, record_bytes: usize, aim: f64) {
+    let scratch = Scratch::new("commit-strict");
+    let pwrite = LazyCell::new(|| SyncedFile::create(&scratch.join("pwrite"), Sync::Fdatasync));
+    let direct =
+        LazyCell::new(|| SyncedFile::create(&scratch.join("direct"), Sync::DirectOwnBlocks));
+    let ours = LazyCell::new(|| Ours::open(&scratch.join("db"), DatabaseConfig::strict()));
+
+    let mut table = Table::new(c, group);
+    table.row(PWRITE, 1, || &*pwrite, |file, n, _| time(n, || file.append(record_bytes)));
+    table.row(DIRECT, 1, || &*direct, |file, n, _| time(n, || file.append(record_bytes)));
+    table.row(
+        OURS,
+        1,
+        || (&*ours, &*pwrite, &*direct),
+        |(ours, pwrite, direct), n, notes| {
+            notes.note_rate(PWRITE, n, time(n, || pwrite.append(record_bytes)));
+            notes.note_rate(DIRECT, n, time(n, || direct.append(record_bytes)));
+            let mut ids = fastrand::Rng::new();
+            let mut batch = vec![0; puts];
+            time(n, || {
+                batch.fill_with(|| ids.u32(..COMMIT_IDS as u32));
+                match batch[..] {
+                    [id] => ours.put(id.into()),
+                    _ => ours.put_all(&batch),
+                }
+            })
+        },
+    );
+    let title = format!("strict, 1 thread, {puts} put{} a transaction", plural(puts as u64));
+    let rows = [(PWRITE, &[][..]), (DIRECT, &[]), (OURS, &[(PWRITE, aim), (DIRECT, SHOWN)])];
+    table.print(&title, "commits/s", &rows);
+}
+
+/// Many threads that may share a sync.
+fn strict_together(c: &mut Criterion, threads: u64) {
+    let scratch = Scratch::new("commit-group");
+    let bare = LazyCell::new(|| GroupCommit::create(&scratch.join("group")));
+    let ours = LazyCell::new(|| Ours::open(&scratch.join("db"), DatabaseConfig::strict()));
+    let record = [7; limits::RECORD_BYTES];
+    let run_bare = |bare: &GroupCommit, n| time_shared(threads, n, |_| || bare.commit(&record));
+
+    let mut table = Table::new(c, &format!("commit/strict-{threads}-threads"));
+    table.row(GROUP, 1, || &*bare, |bare, n, _| run_bare(bare, n));
+    table.row(
+        OURS,
+        1,
+        || (&*ours, &*bare),
+        |(ours, bare), n, notes| {
+            notes.note_rate(GROUP, n, run_bare(bare, n));
+            time_shared(threads, n, |_| put_random(ours))
+        },
+    );
+    let title = format!("strict, {threads} threads, 1 put a transaction");
+    table.print(&title, "commits/s", &[(GROUP, &[]), (OURS, &[(GROUP, 0.8)])]);
+}
+
+/// Commits that survive the process, not the power: one `write` before each acknowledgement.
+fn buffered(c: &mut Criterion, threads: u64) {
+    let scratch = Scratch::new("commit-buffered");
+    let bare = LazyCell::new(|| WrittenFile::create(&scratch.join("written")));
+    let ours = LazyCell::new(|| Ours::open(&scratch.join("db"), DatabaseConfig::buffered()));
+    let record = [7; limits::RECORD_BYTES];
+
+    let mut table = Table::new(c, &format!("commit/buffered-{threads}-thread{}", plural(threads)));
+    table.row(
+        WRITE,
+        1,
+        || &*bare,
+        |bare, n, _| time_shared(threads, n, |_| || bare.append(&record)),
+    );
+    table.row(OURS, 1, || &*ours, |ours, n, _| time_shared(threads, n, |_| put_random(ours)));
+    let title = format!("buffered, {threads} thread{}, 1 put a transaction", plural(threads));
+    table.print(&title, "commits/s", &[(WRITE, &[]), (OURS, &[(WRITE, SHOWN)])]);
+}
+
+fn put_random(ours: &Ours) -> impl FnMut() {
+    let mut ids = fastrand::Rng::new();
+    move || ours.put(ids.u64(..COMMIT_IDS))
+}
+
+/// How much longer the log is than the keys and values in it.
+fn log_bytes(c: &mut Criterion) {
+    let commits = sized(20_000, 1_000);
+    let ids = data::shuffled(commits, 1);
+    let mut table = Table::new(c, "commit/log-bytes");
+    let mut measure = |name: &str, put: &dyn Fn(&Ours)| {
+        table.row(
+            name,
+            commits,
+            || (),
+            |(), n, notes| {
+                let mut elapsed = Duration::ZERO;
+                for _ in 0..n {
+                    let scratch = Scratch::new("commit-log-bytes");
+                    let ours = Ours::open(scratch.path(), DatabaseConfig::buffered());
+                    elapsed += time(1, || put(&ours));
+                    ours.db.close().expect("it closes");
+                    let (log, _) = folder_bytes(&scratch.join("WAL")).expect("the log is there");
+                    let over = log as f64 / commits as f64 - data::ROW_BYTES as f64;
+                    notes.note(&format!("{name}: bytes over key and value"), over);
+                }
+                elapsed
+            },
+        );
+    };
+    measure("alone", &|ours| ids.iter().for_each(|id| ours.put(u64::from(*id))));
+    measure("in-groups-of-100", &|ours| ids.chunks(100).for_each(|ids| ours.put_each(ids)));
+    let rows = [("alone", &[][..]), ("in-groups-of-100", &[])];
+    let notes = table.print("log bytes of a 1-put commit, buffered", "commits/s", &rows);
+    notes.print("alone: bytes over key and value", "B", Some(64.0));
+    notes.print("in-groups-of-100: bytes over key and value", "B", Some(32.0));
+}

@@ -1,0 +1,72 @@
+//! Steadfast: all rows in one run. A read hands out the stored bytes, shared and counted, as
+//! its peers hand out theirs; `decoded`, it makes a key and a `Value` of its own.
+
+use steadfast::{DatabaseConfig, View};
+
+use crate::data::{KeyBytes, PREFIX_BYTES};
+use crate::ours::Ours;
+use crate::store::{Level, Opening, Reader, Row, Store};
+
+pub(crate) struct Steadfast {
+    ours: Ours,
+    decoded: bool,
+}
+
+pub(crate) fn open(opening: Opening<'_>, decoded: bool) -> Steadfast {
+    let config = match opening.level {
+        Level::Strict => DatabaseConfig::strict(),
+        Level::Buffered => DatabaseConfig::buffered(),
+    };
+    Steadfast { ours: Ours::open(opening.dir, config), decoded }
+}
+
+impl Store for Steadfast {
+    fn commit(&self, rows: &[Row]) {
+        let Ours { db, run } = &self.ours;
+        if let [(key, value)] = rows {
+            db.kv_put(*run, key, value).expect("it commits");
+            return;
+        }
+        let put = |txn: &mut steadfast::Transaction| {
+            rows.iter().try_for_each(|(key, value)| txn.kv_put(*run, key, value))
+        };
+        db.transaction(put).expect("it commits");
+    }
+
+    fn reader(&self) -> Box<dyn Reader + '_> {
+        Box::new(InView { ours: &self.ours, view: self.ours.view(), decoded: self.decoded })
+    }
+}
+
+struct InView<'a> {
+    ours: &'a Ours,
+    view: View,
+    decoded: bool,
+}
+
+impl Reader for InView<'_> {
+    fn get(&mut self, key: &KeyBytes) -> Option<u64> {
+        match self.decoded {
+            false => self.ours.get_in(&self.view, key),
+            true => self.ours.get_decoded(&self.view, key),
+        }
+    }
+
+    fn get_newest(&mut self, key: &KeyBytes) -> Option<u64> {
+        self.ours.get(key)
+    }
+
+    fn scan(&mut self) -> (u64, u64) {
+        match self.decoded {
+            false => self.ours.scan(&self.view, b""),
+            true => self.ours.scan_decoded(&self.view, b""),
+        }
+    }
+
+    fn scan_prefix(&mut self, prefix: &[u8; PREFIX_BYTES]) -> (u64, u64) {
+        match self.decoded {
+            false => self.ours.scan(&self.view, prefix),
+            true => self.ours.scan_decoded(&self.view, prefix),
+        }
+    }
+}
