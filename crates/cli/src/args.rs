@@ -87,7 +87,7 @@ pub(crate) struct WriteArgs {
     /// When a commit counts as done
     #[arg(long, value_enum, default_value_t = Durability::Strict)]
     pub(crate) durability: Durability,
-    /// Largest segment of the log, in bytes
+    /// Largest segment of the log, in bytes; smaller than 16384 is raised to that
     #[arg(long, value_name = "N")]
     pub(crate) segment_bytes: Option<u64>,
     /// Log bytes after which a snapshot is due (checkpoints are not there yet)

@@ -39,7 +39,12 @@ pub(crate) fn config(args: &WriteArgs) -> DatabaseConfig {
         Durability::Buffered => DurabilityMode::Buffered,
     });
     if let Some(bytes) = args.segment_bytes {
-        config = config.segment_bytes(bytes);
+        // Whoever asks for segments as small as can be gets them, not a refusal.
+        let smallest = steadfast::limits::SEGMENT_BYTES_MIN;
+        if bytes < smallest {
+            eprintln!("note: segments of {bytes} bytes are too small, {smallest} are used");
+        }
+        config = config.segment_bytes(bytes.max(smallest));
     }
     if let Some(retention) = args.retention {
         config = config.retention(retention);

@@ -222,7 +222,7 @@ fn takes_every_option_and_an_input_file() {
             "--durability",
             durability,
             "--segment-bytes",
-            "65536",
+            "1",
             "--checkpoint-bytes",
             "1048576",
             "--retention",
