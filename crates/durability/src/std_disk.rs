@@ -115,13 +115,13 @@ pub fn this_process() -> String {
 #[derive(Debug)]
 struct StdFile {
     cached: File,
-    direct: Option<Mutex<DirectFile>>,
+    direct: Mutex<Option<DirectFile>>,
 }
 
 impl StdFile {
     fn opened(path: &Path, cached: File, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let direct = if access == Access::WriteDirect { DirectFile::open(path)? } else { None };
-        Ok(Arc::new(Self { cached, direct: direct.map(Mutex::new) }))
+        Ok(Arc::new(Self { cached, direct: Mutex::new(direct) }))
     }
 }
 
@@ -149,15 +149,17 @@ impl DiskFile for StdFile {
 
     fn write_at_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         debug_assert!(offset.is_multiple_of(DURABLE_BLOCK_BYTES));
-        match &self.direct {
-            Some(direct) => {
-                direct.lock().unwrap_or_else(PoisonError::into_inner).write(offset, bytes)
-            }
-            None => {
-                write_all_at(&self.cached, offset, bytes)?;
-                self.cached.sync_data()
+        let mut direct = self.direct.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = direct.as_mut() {
+            match file.write(offset, bytes) {
+                // Some file systems open a file for direct writes and then want another
+                // alignment. Nothing was written; from here on write and sync take its place.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => *direct = None,
+                result => return result,
             }
         }
+        write_all_at(&self.cached, offset, bytes)?;
+        self.cached.sync_data()
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
