@@ -254,20 +254,3 @@ pub(crate) fn replay_into_hash_map(path: &Path) -> HashMap {
     });
     map
 }
-
-/// Reads every file of a folder in blocks of 1 MiB and checksums them.
-pub(crate) fn checksum_files(folder: &Path) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    for entry in std::fs::read_dir(folder).expect("the folder is there") {
-        let mut file = File::open(entry.expect("it can be listed").path()).expect("it opens");
-        loop {
-            let read = file.read(&mut buffer).expect("it can be read");
-            if read == 0 {
-                break;
-            }
-            hasher.update(&buffer[..read]);
-        }
-    }
-    hasher.finalize()
-}
