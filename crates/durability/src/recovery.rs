@@ -43,6 +43,9 @@ use crate::wal::writer::{
     FIRST_SEGMENT_BYTES, Resume, ResumedSegment, WalOptions, version_ceiling,
 };
 
+/// Groups that recovery writes again are small and many; so much of them goes into one write.
+const BATCH_BYTES: usize = 256 << 10;
+
 /// What to do where it is not certain that nothing acknowledged is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -473,6 +476,7 @@ impl Recovered {
         let file = disk.create(&path, options.access()).at(&*label, "create")?;
         let written = (|| {
             file.write_at(0, &header.encode()).at(&*label, "write")?;
+            let mut batch = Vec::new();
             let mut out = Rewriter {
                 seed: ChecksumSeed::of(&header),
                 chain: again.chain,
@@ -490,7 +494,6 @@ impl Recovered {
                         offset: segment.header.offset_of(out.position),
                         kind,
                     })?;
-                    let offset = header.offset_of(out.position);
                     let bytes = out.group(
                         group.header.kind,
                         group.header.level,
@@ -498,11 +501,18 @@ impl Recovered {
                         again.position,
                         group.bytes,
                     );
-                    file.write_at(offset, &bytes).at(&*label, "write")?;
+                    batch.extend_from_slice(&bytes);
+                    if batch.len() >= BATCH_BYTES {
+                        let offset = header.offset_of(out.position) - batch.len() as u64;
+                        file.write_at(offset, &batch).at(&*label, "write")?;
+                        batch.clear();
+                    }
                 }
             }
             // A life begins behind it, and its groups may want to start on a block.
             let offset = header.offset_of(out.position);
+            let from = offset - batch.len() as u64;
+            file.write_at(from, &batch).at(&*label, "write")?;
             let filler = (offset + GROUP_BYTES_MIN).next_multiple_of(HEADER_BYTES) - offset;
             let filling = out.open(again.position, filler);
             file.write_at(offset, &filling).at(&*label, "write")?;

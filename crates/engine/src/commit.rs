@@ -218,8 +218,11 @@ impl Pipeline {
         state
     }
 
-    fn wake_all(&self, state: &State) {
-        if state.sleepers > 0 {
+    /// Wakes whoever sleeps, with the lock released first: those who wake want it.
+    fn unlock_and_wake(&self, state: MutexGuard<'_, State>) {
+        let sleepers = state.sleepers > 0;
+        drop(state);
+        if sleepers {
             self.wake.notify_all();
         }
     }
@@ -261,7 +264,7 @@ impl Pipeline {
         let mut state = self.lock();
         if state.priority.is_some_and(|(owner, _)| owner == std::thread::current().id()) {
             state.priority = None;
-            self.wake_all(&state);
+            self.unlock_and_wake(state);
         }
     }
 
@@ -455,7 +458,7 @@ impl Pipeline {
         let mut state = self.lock();
         state.streaming = false;
         state.unaborted = unaborted;
-        self.wake_all(&state);
+        self.unlock_and_wake(state);
     }
 
     /// Runs `work` with the log, when nobody else has it, and `then` on what came of it before
@@ -491,7 +494,7 @@ impl Pipeline {
             Err(error) => note_poison(&mut state, error),
         }
         state.log = Some(log);
-        self.wake_all(&state);
+        self.unlock_and_wake(state);
         Ok(Some(result?))
     }
 
@@ -513,13 +516,16 @@ impl Pipeline {
             return self.sleep(state);
         }
         match state.log.take() {
-            Some(log) => self.lead(state, log),
+            Some(log) => {
+                self.lead(state, log);
+                self.lock()
+            }
             None => self.sleep(state),
         }
     }
 
     /// Writes what is queued, syncs it if anybody asked, and publishes it.
-    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>, mut log: Log) -> MutexGuard<'a, State> {
+    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>, mut log: Log) {
         let strict = state.queue.iter().any(|queued| queued.level == 2);
         if strict && state.last_batch > 1 && state.queue.len() < state.last_batch {
             let wanted = state.last_batch;
@@ -567,8 +573,7 @@ impl Pipeline {
         }
         state.log = Some(log);
         self.publish(&mut state);
-        self.wake_all(&state);
-        state
+        self.unlock_and_wake(state);
     }
 
     /// Whether `more` commits at `now` without a sync would leave more to a power cut than
@@ -648,7 +653,9 @@ impl Pipeline {
             commit.applied = Some(records);
             if !matches!(commit.outcome, Outcome::Queued) {
                 self.publish(state);
-                self.wake_all(state);
+                if state.sleepers > 0 {
+                    self.wake.notify_all();
+                }
             }
         }
     }
@@ -673,9 +680,7 @@ impl Pipeline {
             if state.log.is_none() && level < 2 {
                 drop(state);
                 for _ in 0..SPINS {
-                    if self.store.current_version() >= version
-                        && self.failures.load(Ordering::Acquire) == 0
-                    {
+                    if self.is_published(version) {
                         return Ok(());
                     }
                     std::hint::spin_loop();
@@ -685,8 +690,23 @@ impl Pipeline {
                     continue;
                 }
             }
-            state = self.lead_or_sleep(state);
+            if state.queue.is_empty() || state.log.is_none() {
+                state = self.sleep(state);
+                continue;
+            }
+            if let Some(log) = state.log.take() {
+                self.lead(state, log);
+                if self.is_published(version) {
+                    return Ok(());
+                }
+                state = self.lock();
+            }
         }
+    }
+
+    /// Whether `version` is visible, as far as can be told without a lock.
+    fn is_published(&self, version: Version) -> bool {
+        self.store.current_version() >= version && self.failures.load(Ordering::Acquire) == 0
     }
 
     /// Drops what was kept to tell the committer of `version` that it failed.
@@ -818,8 +838,7 @@ impl Pipeline {
             Err(error) => note_poison(&mut state, error),
         }
         state.log = Some(log);
-        self.wake_all(&state);
-        drop(state);
+        self.unlock_and_wake(state);
         Ok(closed.map(drop)?)
     }
 }

@@ -446,12 +446,13 @@ impl WalWriter {
         let (bytes, chain) =
             self.builder.finish(active.seed, self.position, self.chain, stamp, length);
         let offset = active.header.offset_of(self.position);
-        let label = Layout::segment_label(active.header.number);
+        let number = active.header.number;
+        let label = || Layout::segment_label(number);
         if self.options.direct {
             // Every earlier write of this log was durable by itself too, so nothing before
             // this one is unsynced when it returns.
             if let Err(error) = active.file.write_at_durable(offset, bytes) {
-                return Err(self.poison(format!("{label}: durable write: {error}")));
+                return Err(self.poison(format!("{}: durable write: {error}", label())));
             }
             self.durable_upto = self.position + length;
         } else if let Err(error) = active.file.write_at(offset, bytes) {
@@ -459,9 +460,9 @@ impl WalWriter {
             // What the write left may look whole after a crash. Say where the log really
             // ends, durably, before anybody is told that this commit failed.
             if let Err(second) = self.rotate(0) {
-                return Err(self.poison(format!("{label}: write: {error}; then {second}")));
+                return Err(self.poison(format!("{}: write: {error}; then {second}", label())));
             }
-            return Err(error).at(label, "write");
+            return Err(error).at(label(), "write");
         }
         self.position += length;
         self.chain = chain;
