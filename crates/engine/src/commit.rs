@@ -25,6 +25,10 @@ use steadfast_durability::wal::writer::{
 };
 use steadfast_storage::UnifiedStore;
 
+mod pending;
+
+pub use pending::{Pending, Receipt};
+
 use crate::config::DurabilityMode;
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
@@ -895,115 +899,5 @@ fn outgoing(queued: &Queued) -> Outgoing<'_> {
             namespaces: &queued.namespaces,
             writes: queued.writes.as_bytes(),
         },
-    }
-}
-
-/// A commit that has its place in the order of commits and is on its way into the log.
-///
-/// Dropping it does not take it back: the drop waits until it is written and published, or
-/// has failed, and nobody is told which.
-#[must_use = "the commit is acknowledged by `wait`"]
-pub struct Pending {
-    pipeline: Arc<Pipeline>,
-    version: Version,
-    records: Option<Vec<Record>>,
-    superseded: Option<steadfast_storage::Applied>,
-    level: u8,
-    created: Vec<NamespaceId>,
-    waited: bool,
-}
-
-impl std::fmt::Debug for Pending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pending({})", self.version)
-    }
-}
-
-impl Pending {
-    /// The version it will have.
-    pub const fn version(&self) -> Version {
-        self.version
-    }
-
-    /// Waits until it is visible, and as durable as was asked for.
-    ///
-    /// # Errors
-    ///
-    /// Kind `Io`: it was not committed. Kind `Unknown`: a sync failed and nobody knows.
-    pub fn wait(mut self) -> Result<Receipt> {
-        let records = self.records.take();
-        self.waited = true;
-        let outcome = self.pipeline.wait(self.version, records, self.level);
-        if outcome.is_ok()
-            && let Some(superseded) = self.superseded.take()
-        {
-            self.pipeline.store.prune(superseded);
-        }
-        outcome?;
-        self.created.iter().for_each(|run| self.pipeline.namespaces.set_live(*run));
-        Ok(Receipt { pipeline: self.pipeline.clone(), version: self.version, wrote: true })
-    }
-
-    /// Says that the records are in the store, so that nobody waits for this thread.
-    pub(crate) fn note_applied(&mut self) {
-        if let Some(records) = self.records.take() {
-            let mut state = self.pipeline.lock();
-            self.pipeline.note_applied(&mut state, self.version, records);
-        }
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.note_applied();
-        if !self.waited {
-            self.pipeline.settle(self.version);
-            self.pipeline.forget_failure(self.version);
-        }
-        if let Some(superseded) = self.superseded.take() {
-            self.pipeline.store.prune(superseded);
-        }
-    }
-}
-
-/// Proof of a commit: it is visible, and as durable as was asked for.
-#[derive(Clone)]
-pub struct Receipt {
-    pipeline: Arc<Pipeline>,
-    version: Version,
-    wrote: bool,
-}
-
-impl Receipt {
-    /// For a transaction that wrote nothing and read at `version`.
-    pub(crate) const fn of_nothing(pipeline: Arc<Pipeline>, version: Version) -> Self {
-        Self { pipeline, version, wrote: false }
-    }
-
-    /// The version of the commit; for a transaction that wrote nothing, the version it read.
-    pub const fn version(&self) -> Version {
-        self.version
-    }
-
-    /// The epoch it was written in; `None` in memory, and for a transaction that wrote
-    /// nothing.
-    pub fn epoch(&self) -> Option<Epoch> {
-        self.pipeline.epoch.get().copied().filter(|_| self.wrote)
-    }
-
-    /// Waits until the commit survives power loss; for a transaction that wrote nothing, until
-    /// all that it read does.
-    ///
-    /// # Errors
-    ///
-    /// Kind `Unknown` if a sync failed.
-    pub fn wait_durable(&self) -> Result<()> {
-        self.pipeline.wait_durable(self.version)
-    }
-}
-
-impl std::fmt::Debug for Receipt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Receipt({})", self.version)
     }
 }
