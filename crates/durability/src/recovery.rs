@@ -14,6 +14,7 @@
 //! | x < D: bad bytes, a broken chain, a missing, foreign or headerless segment | [`LogClass::Corrupt`] | refuse |
 //! | the log simply ends before D | [`LogClass::LostTail`] | refuse |
 //! | a segment newer than the MANIFEST names, no promise beyond x in it | spare | open |
+//! | commits in a segment newer than the MANIFEST names, which is therefore an old one | [`LogClass::Corrupt`] | refuse |
 //! | MANIFEST bad, or missing while segments hold valid data | [`crate::Error::Corrupt`] | refuse |
 //! | MANIFEST missing, nothing valid | unborn | a writer finishes creation |
 //! | the disk answers with an error | [`crate::Error::Io`] | refuse |
@@ -28,7 +29,7 @@ use std::time::Duration;
 use steadfast_core::{Entropy, ReplayTarget, Version};
 
 use crate::disk::{Access, Disk};
-use crate::error::{CorruptionKind, Error, IoContext, Result};
+use crate::error::{Error, IoContext, Result};
 use crate::layout::Layout;
 use crate::manifest::{EpochStart, Floor, Manifest};
 use crate::quarantine;
@@ -583,9 +584,9 @@ impl Rewriter {
 
 /// Whether there is anything in the directory of a log that could have been part of one: the
 /// question when there is no MANIFEST.
-pub fn holds_valid_segment(disk: &dyn Disk, layout: &Layout) -> Result<Option<Damage>> {
+pub fn holds_valid_segment(disk: &dyn Disk, layout: &Layout) -> Result<bool> {
     let names = match disk.list(&layout.wal()) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         names => names.at("WAL", "list")?,
     };
     for number in names.iter().filter_map(|name| Layout::parse_segment_name(name)) {
@@ -594,12 +595,8 @@ pub fn holds_valid_segment(disk: &dyn Disk, layout: &Layout) -> Result<Option<Da
         let mut block = vec![0; HEADER_LEN];
         let read = file.read_at(0, &mut block).at(&*label, "read")?;
         if SegmentHeader::decode(&block[..read]).is_ok() {
-            return Ok(Some(Damage {
-                file: "MANIFEST".into(),
-                offset: 0,
-                kind: CorruptionKind::Missing,
-            }));
+            return Ok(true);
         }
     }
-    Ok(None)
+    Ok(false)
 }

@@ -81,7 +81,7 @@ fn look(disk: &dyn Disk, layout: &Layout) -> Result<Place> {
     if disk.kind(&manifest).map_err(|error| io(layout, &manifest, "look for", error))?.is_some() {
         return Ok(Place::Database);
     }
-    if holds_valid_segment(disk, layout)?.is_some() {
+    if holds_valid_segment(disk, layout)? {
         let (file, kind) = ("MANIFEST".to_owned(), CorruptionKind::Missing);
         return Err(steadfast_durability::Error::Corrupt { file, offset: 0, kind }.into());
     }
