@@ -13,6 +13,7 @@ mod record;
 mod replay;
 mod retention;
 mod run_id;
+mod table;
 mod time;
 mod value;
 mod version;
@@ -24,8 +25,9 @@ pub use key::{Key, TypeTag, event_key, event_seq, prefix_end, stream_name, strea
 pub use namespace::{Namespace, NamespaceId, check_name};
 pub use record::{Record, RecordBuilder};
 pub use replay::ReplayTarget;
-pub use retention::Retention;
+pub use retention::{Retention, RetentionDomain, RetentionFloor, RetentionPolicy};
 pub use run_id::RunId;
+pub use table::{Place, SortedTable, TableError, TableSlice};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use value::Value;
 pub use version::{Version, VersionedValue};
