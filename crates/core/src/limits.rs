@@ -63,6 +63,9 @@ pub const NAMESPACES_MAX: u32 = 1 << 24;
 /// Highest number of a segment of the log.
 pub const SEGMENT_NUMBER_MAX: u64 = 1 << 48;
 
+/// Highest number of a snapshot.
+pub const SNAPSHOT_NUMBER_MAX: u64 = 1 << 48;
+
 /// Write-set entries of recent commits kept to validate running transactions. A transaction
 /// whose view is older than the oldest kept commit gets a conflict and starts again.
 pub const RECENT_WRITES_MAX: usize = 1 << 16;

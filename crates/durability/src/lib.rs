@@ -7,18 +7,22 @@
 //! Where to look: the formats are in [`wal`] and [`manifest`], the decision table in
 //! [`recovery`], the names of files in [`layout`].
 
+pub mod compaction;
 pub mod disk;
 mod error;
 pub mod layout;
 pub mod manifest;
 mod quarantine;
+mod rebuild;
 pub mod recovery;
 pub mod replay;
+pub mod snapshot;
 mod std_disk;
 #[cfg(test)]
 mod test_support;
 pub mod wal;
 
 pub use error::{CorruptionKind, Error, Result};
+pub use rebuild::rebuild;
 pub use replay::{Progress, ReplayStats, replay_wal};
 pub use std_disk::{StdDisk, this_process};

@@ -1,6 +1,7 @@
 //! Recovery is a table: what is found decides what is done.
 //!
-//! Let **x** be the first log position where the log stops being valid, and **D** the highest
+//! Let **x** be the first log position where the log that goes with the newest usable snapshot
+//! stops being valid, and **D** the highest
 //! of the MANIFEST's floor and the `durable_upto` of every segment header and group header
 //! that is valid on its own, before or after x. Everything before D was promised.
 //!
@@ -17,6 +18,8 @@
 //! | commits in a segment newer than the MANIFEST names, which is therefore an old one | [`LogClass::Corrupt`] | refuse |
 //! | MANIFEST bad, or missing while segments hold valid data | [`crate::Error::Corrupt`] | refuse |
 //! | MANIFEST missing, nothing valid | unborn | a writer finishes creation |
+//! | the newest snapshot is bad, an older one and its log are there | [`SnapshotClass::Fallback`] | open from the older, report |
+//! | the newest snapshot is bad, and there is no such older one | [`SnapshotClass::Corrupt`] | refuse |
 //! | the disk answers with an error | [`crate::Error::Io`] | refuse |
 //!
 //! A refusal changes nothing on disk. What lies between D and x is not trusted to a sync: it
@@ -29,11 +32,12 @@ use std::time::Duration;
 use steadfast_core::{Entropy, ReplayTarget, Version};
 
 use crate::disk::{Access, Disk};
-use crate::error::{Error, IoContext, Result};
+use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
-use crate::manifest::{EpochStart, Floor, Manifest};
+use crate::manifest::{EpochStart, Floor, LiveSnapshot, Manifest};
 use crate::quarantine;
-use crate::replay::{Progress, ReplayStats};
+use crate::replay::{Base, Progress, ReplayStats};
+use crate::snapshot::Snapshot;
 use crate::wal::chain::{Beside, Damage, Scan, Wal};
 use crate::wal::group::{
     ChecksumSeed, GROUP_BYTES_MIN, GroupKind, Stamp, TRAILER_BYTES, seal_group,
@@ -89,12 +93,43 @@ impl std::fmt::Display for LogClass {
     }
 }
 
+/// What the snapshots that the MANIFEST names were found to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum SnapshotClass {
+    /// There is none: the log has everything.
+    #[default]
+    Nothing,
+    /// The newest can be used. Its blocks are checked when they are read.
+    Sound,
+    /// The newest cannot be used, an older one and its log can.
+    Fallback,
+    /// None can be used.
+    Corrupt,
+}
+
+impl std::fmt::Display for SnapshotClass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "none",
+            Self::Sound => "sound",
+            Self::Fallback => "fallback",
+            Self::Corrupt => "corrupt",
+        })
+    }
+}
+
 /// What an opening found, did and left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryReport {
     /// What the log was found to be.
     pub log: LogClass,
+    /// What the snapshots were found to be.
+    pub snapshots: SnapshotClass,
+    /// The version of the snapshot that was opened; [`Version::ZERO`] without one.
+    pub snapshot_version: Version,
+    /// What is wrong with a snapshot that could not be used.
+    pub snapshot_damage: Option<Damage>,
     /// What is wrong where the log stops being valid; `None` where it simply ends.
     pub damage: Option<Damage>,
     /// Bytes behind the valid end that were left out, and valid group headers among them.
@@ -133,6 +168,9 @@ impl RecoveryReport {
     pub fn empty() -> Self {
         Self {
             log: LogClass::Clean,
+            snapshots: SnapshotClass::Nothing,
+            snapshot_version: Version::ZERO,
+            snapshot_damage: None,
             damage: None,
             left_out_bytes: 0,
             evidence_groups: 0,
@@ -157,12 +195,28 @@ impl RecoveryReport {
             || self.stats.discarded_txns > 0
             || self.stats.orphaned_entries > 0
             || matches!(self.log, LogClass::TornUnpromised | LogClass::Ambiguous)
+            || self.snapshots == SnapshotClass::Fallback
     }
 }
 
 /// One line: the file and offset, what is wrong, what was kept, what is at risk.
 impl std::fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(Damage { file, offset, kind }) = &self.snapshot_damage {
+            write!(f, "{file}: {kind} at offset {offset}: ")?;
+            match self.snapshots {
+                SnapshotClass::Corrupt => {
+                    return f.write_str(
+                        "the snapshot cannot be used and no older one is left; everything in it \
+                         is at risk; nothing was changed",
+                    );
+                }
+                _ => {
+                    let version = self.snapshot_version;
+                    write!(f, "opened from the older snapshot at version {version} instead; ")?;
+                }
+            }
+        }
         if let Some(Damage { file, offset, kind }) = &self.damage {
             write!(f, "{file}: {kind} at offset {offset}: ")?;
         }
@@ -213,6 +267,8 @@ impl std::fmt::Display for RecoveryReport {
 #[derive(Debug)]
 pub struct Recovered {
     wal: Wal,
+    opened: Opened,
+    base: Base,
     report: RecoveryReport,
     resume: Resume,
     /// Where what must be written again begins and ends: segment index, position, chain hash.
@@ -227,21 +283,94 @@ struct Again {
     end: u64,
 }
 
-/// Reads the log that `manifest` names into `target`, judges it, and refuses what `policy`
-/// does not accept. Nothing on disk is changed. Beside a writer, what looks unfinished past
-/// the promise is taken for not written yet.
+/// The snapshot that a database is opened from.
+#[derive(Debug)]
+pub struct Opened {
+    /// The newest that can be used; `None` if there never was one.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// The live snapshots that can be used, oldest first, as the MANIFEST names them.
+    pub live: Vec<LiveSnapshot>,
+    class: SnapshotClass,
+    damage: Option<Damage>,
+}
+
+/// Opens the newest snapshot that `manifest` names and that can be used.
+pub fn open_snapshot(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Result<Opened> {
+    let mut opened = Opened {
+        snapshot: None,
+        live: manifest.snapshots.clone(),
+        class: SnapshotClass::Nothing,
+        damage: None,
+    };
+    while let Some(live) = opened.live.last() {
+        match Snapshot::open(disk, layout, live.number, manifest.database) {
+            Ok(snapshot) if snapshot.info().checksum == live.checksum => {
+                opened.snapshot = Some(Arc::new(snapshot));
+                opened.class = match &opened.damage {
+                    None => SnapshotClass::Sound,
+                    Some(_) => SnapshotClass::Fallback,
+                };
+                return Ok(opened);
+            }
+            Ok(_) => opened.note(live.number, 0, CorruptionKind::Foreign),
+            Err(Error::Corrupt { offset, kind, .. }) => opened.note(live.number, offset, kind),
+            Err(error) => return Err(error),
+        }
+        opened.live.pop();
+    }
+    if opened.damage.is_none() {
+        return Ok(opened);
+    }
+    let report = RecoveryReport {
+        snapshots: SnapshotClass::Corrupt,
+        snapshot_damage: opened.damage,
+        ..RecoveryReport::empty()
+    };
+    Err(Error::Refused(Box::new(report)))
+}
+
+impl Opened {
+    fn note(&mut self, number: u64, offset: u64, kind: CorruptionKind) {
+        let damage = Damage { file: Layout::snapshot_label(number), offset, kind };
+        self.damage.get_or_insert(damage);
+    }
+
+    /// What replay starts on.
+    fn base(&self) -> Base {
+        self.snapshot.as_ref().map_or_else(Base::default, |snapshot| {
+            let meta = snapshot.meta();
+            Base {
+                version: meta.version,
+                timestamp: meta.timestamp,
+                namespaces: meta.namespaces.clone(),
+            }
+        })
+    }
+
+    /// Where the log begins that goes with it.
+    fn first_segment(&self) -> u64 {
+        self.live.last().map_or(0, |live| live.first_segment)
+    }
+}
+
+/// Reads what the log has beyond the opened snapshot into `target`, judges it, and refuses
+/// what `policy` does not accept. Nothing on disk is changed. Beside a writer, what looks
+/// unfinished past the promise is taken for not written yet.
+#[expect(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
 pub fn recover(
     disk: &dyn Disk,
     layout: &Layout,
     manifest: &Manifest,
+    opened: Opened,
     target: &dyn ReplayTarget,
     policy: RecoveryPolicy,
     beside: Beside,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Recovered> {
-    let wal = Wal::open(disk, layout, manifest)?;
-    let scan = wal.scan(target, None, beside, progress)?;
-    let mut recovered = judge(wal, &scan)?;
+    let base = opened.base();
+    let wal = Wal::open_from(disk, layout, manifest, opened.first_segment())?;
+    let scan = wal.scan(target, &base, None, beside, progress)?;
+    let mut recovered = judge(wal, opened, base, &scan)?;
     if beside == Beside::AWriter {
         recovered.report.beside_writer = true;
         if matches!(recovered.report.log, LogClass::TornUnpromised | LogClass::Ambiguous) {
@@ -261,7 +390,7 @@ pub fn recover(
     }
     match recovered.report.log {
         _ if beside == Beside::AWriter => {}
-        LogClass::Clean => {}
+        LogClass::Clean if recovered.report.snapshots != SnapshotClass::Fallback => {}
         LogClass::Ambiguous => log::error!("{}", recovered.report),
         _ => log::warn!("{}", recovered.report),
     }
@@ -282,7 +411,7 @@ fn classify(scan: &Scan, broken: bool, footer_at_end: bool) -> LogClass {
     }
 }
 
-fn judge(wal: Wal, scan: &Scan) -> Result<Recovered> {
+fn judge(wal: Wal, opened: Opened, base: Base, scan: &Scan) -> Result<Recovered> {
     let manifest = wal.manifest();
     let (floor, stats) = (manifest.floor, scan.replayed.stats);
     let footer = scan.replayed.footer;
@@ -319,6 +448,9 @@ fn judge(wal: Wal, scan: &Scan) -> Result<Recovered> {
     }
     let report = RecoveryReport {
         log,
+        snapshots: opened.class,
+        snapshot_version: base.version,
+        snapshot_damage: opened.damage.clone(),
         damage,
         left_out_bytes,
         evidence_groups: scan.evidence_groups,
@@ -354,6 +486,13 @@ fn judge(wal: Wal, scan: &Scan) -> Result<Recovered> {
         last: (stats.final_version, stats.final_timestamp.max(footer_time).max(floor.timestamp)),
         next_segment: wal.next_segment(),
         namespaces: scan.replayed.namespaces.clone(),
+        segments: wal
+            .segments
+            .iter()
+            .map(|segment| segment.header.number)
+            .zip(scan.replayed.last_versions.iter().copied())
+            .collect(),
+        next_snapshot: wal.manifest().snapshots.last().map_or(1, |newest| newest.number + 1),
         segment: None,
     };
     let again = (!clean || position < data_end).then_some(Again {
@@ -362,13 +501,18 @@ fn judge(wal: Wal, scan: &Scan) -> Result<Recovered> {
         chain,
         end: data_end.max(position),
     });
-    Ok(Recovered { wal, report, resume, again })
+    Ok(Recovered { wal, opened, base, report, resume, again })
 }
 
 impl Recovered {
     /// What was found.
     pub const fn report(&self) -> &RecoveryReport {
         &self.report
+    }
+
+    /// The snapshot that it stands on.
+    pub const fn opened(&self) -> &Opened {
+        &self.opened
     }
 
     /// The first version that may be given out from here on.
@@ -389,10 +533,11 @@ impl Recovered {
         })
     }
 
-    /// Replays what was promised, and only that, into `target`, which must be empty.
+    /// Replays what was promised, and only that, into `target`, which must have the opened
+    /// snapshot and nothing else.
     pub fn replay_promised(mut self, target: &dyn ReplayTarget) -> Result<RecoveryReport> {
         let scan =
-            self.wal.scan(target, Some(self.resume.position), Beside::Nobody, &mut |_| {})?;
+            self.wal.scan(target, &self.base, Some(self.resume.position), Beside::Nobody, &mut |_| {})?;
         self.report.stats = scan.replayed.stats;
         self.report.last_version = scan.replayed.stats.final_version;
         self.report.cut_to_promise = true;
@@ -413,6 +558,8 @@ impl Recovered {
         entropy: &Entropy,
     ) -> Result<(Manifest, Resume, RecoveryReport)> {
         let mut manifest = self.wal.manifest().clone();
+        // One that cannot be used is not what the next one could be fallen back from.
+        manifest.snapshots.clone_from(&self.opened.live);
         if let Some(again) = self.again {
             let (segment, end, chain) =
                 self.write_again(&**disk, layout, options, entropy, again)?;
@@ -424,6 +571,9 @@ impl Recovered {
                 first_segment: header.number,
             });
             manifest.newest_segment = header.number;
+            if manifest.oldest_segment == 0 {
+                manifest.oldest_segment = header.number;
+            }
             manifest.floor = Floor {
                 position: end,
                 version: self.report.last_version,
@@ -435,6 +585,7 @@ impl Recovered {
             manifest.write(&**disk, layout)?;
             self.report.rewritten_bytes = again.end - again.position;
             self.report.quarantined = quarantine::keep(&**disk, layout, &self.report);
+            self.resume.segments.push((header.number, self.report.last_version));
             self.resume.position = end;
             self.resume.chain = chain;
             self.resume.predecessor = header.number;
@@ -596,6 +747,23 @@ pub fn holds_valid_segment(disk: &dyn Disk, layout: &Layout) -> Result<bool> {
         let read = file.read_at(0, &mut block).at(&*label, "read")?;
         if SegmentHeader::decode(&block[..read]).is_ok() {
             return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether there is anything in the directory of snapshots that could have been part of a
+/// database: the same question.
+pub fn holds_valid_snapshot(disk: &dyn Disk, layout: &Layout) -> Result<bool> {
+    let names = match disk.list(&layout.snapshots()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        names => names.at("SNAPSHOTS", "list")?,
+    };
+    for number in names.iter().filter_map(|name| Layout::parse_snapshot_name(name)) {
+        match Snapshot::open_any(disk, layout, number) {
+            Ok(_) => return Ok(true),
+            Err(Error::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(false)

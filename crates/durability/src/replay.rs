@@ -28,6 +28,8 @@ const RUN_BYTES: usize = 64 << 20;
 pub struct ReplayStats {
     /// Committed transactions applied.
     pub txns_applied: u64,
+    /// Committed transactions that were in the snapshot already.
+    pub txns_covered: u64,
     /// Writes applied.
     pub writes_applied: u64,
     /// Deletes applied.
@@ -62,7 +64,8 @@ pub struct Progress {
 /// This judges nothing: a log that [`crate::recovery::recover`] would refuse to open is
 /// replayed up to where it stops being valid.
 pub fn replay_wal(wal: &Wal, target: &dyn ReplayTarget) -> Result<ReplayStats> {
-    Ok(wal.scan(target, None, Beside::Nobody, &mut |_| {})?.replayed.stats)
+    let base = Base::default();
+    Ok(wal.scan(target, &base, None, Beside::Nobody, &mut |_| {})?.replayed.stats)
 }
 
 /// A streamed transaction without its commit so far.
@@ -70,6 +73,19 @@ pub fn replay_wal(wal: &Wal, target: &dyn ReplayTarget) -> Result<ReplayStats> {
 struct Staged {
     bytes: Vec<u8>,
     parts: u64,
+    /// The first segment that has a frame of it, by its place in [`Replayed::last_versions`].
+    segment: usize,
+}
+
+/// What a replay starts on: the snapshot that is in the target already.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Base {
+    /// Everything up to here is in the snapshot.
+    pub(crate) version: Version,
+    /// The time of the newest commit in it.
+    pub(crate) timestamp: Timestamp,
+    /// What it defines.
+    pub(crate) namespaces: Vec<(NamespaceId, Namespace)>,
 }
 
 /// Takes groups in log order and turns them into runs of records.
@@ -82,6 +98,11 @@ pub(crate) struct Applier<'a> {
     staged_bytes: usize,
     namespaces: HashMap<NamespaceId, Namespace>,
     footer: Option<(Version, Timestamp)>,
+    /// Everything up to this version is in the target already.
+    base: Version,
+    /// The newest version met in the log, covered or not.
+    newest: Version,
+    last_versions: Vec<Version>,
     stats: ReplayStats,
 }
 
@@ -96,8 +117,10 @@ const fn undecodable(reason: &'static str) -> Undecodable {
 #[derive(Default)]
 pub(crate) struct Replayed {
     pub(crate) stats: ReplayStats,
-    /// The namespace ids that the log defines.
+    /// The namespace ids that the snapshot or the log defines.
     pub(crate) namespaces: Vec<NamespaceId>,
+    /// For each segment, the highest version of any transaction with any frame in it.
+    pub(crate) last_versions: Vec<Version>,
     /// If the log ends in a footer: the version that comes next, and the time of the newest
     /// commit.
     pub(crate) footer: Option<(Version, Timestamp)>,
@@ -107,6 +130,7 @@ pub(crate) struct Replayed {
 /// runs on a thread of its own while `read` goes on.
 pub(crate) fn replay_into<T>(
     target: &dyn ReplayTarget,
+    base: &Base,
     read: impl FnOnce(&mut Applier<'_>) -> Result<T>,
 ) -> Result<(T, Replayed)> {
     std::thread::scope(|scope| {
@@ -126,9 +150,16 @@ pub(crate) fn replay_into<T>(
             run_bytes: 0,
             staged: HashMap::new(),
             staged_bytes: 0,
-            namespaces: HashMap::new(),
+            namespaces: base.namespaces.iter().cloned().collect(),
             footer: None,
-            stats: ReplayStats::default(),
+            base: base.version,
+            newest: Version::ZERO,
+            last_versions: Vec::new(),
+            stats: ReplayStats {
+                final_version: base.version,
+                final_timestamp: base.timestamp,
+                ..ReplayStats::default()
+            },
         };
         let result = read(&mut applier)?;
         let (last_run, replayed) = applier.finish();
@@ -155,7 +186,9 @@ impl Applier<'_> {
         bytes: u64,
     ) -> std::result::Result<(), Undecodable> {
         let before = (self.stats, self.run.len(), self.run_bytes);
+        let newest = self.newest;
         if let Err(error) = self.frames(frames, count) {
+            self.newest = newest;
             self.stats = before.0;
             self.run.truncate(before.1);
             self.run_bytes = before.2;
@@ -176,6 +209,11 @@ impl Applier<'_> {
         self.footer = None;
     }
 
+    /// Says that what follows lies in the next segment.
+    pub(crate) fn segment_begins(&mut self) {
+        self.last_versions.push(self.newest);
+    }
+
     /// Says that what follows was written in another life of the database: a transaction
     /// that is still streaming will not be completed. (A new segment or epoch does not say so:
     /// recovery may have written the commit again and left the parts where they were.)
@@ -183,6 +221,8 @@ impl Applier<'_> {
         if !self.staged.is_empty() {
             log::warn!("{} incomplete transactions were discarded", self.staged.len());
             self.stats.discarded_txns += self.staged.len() as u64;
+            let first = self.staged.values().map(|staged| staged.segment).min();
+            self.settle(first.unwrap_or(0));
             self.staged.clear();
             self.staged_bytes = 0;
         }
@@ -195,7 +235,8 @@ impl Applier<'_> {
             log::warn!("{n} entries of transactions that never began were ignored");
         }
         let namespaces = self.namespaces.into_keys().collect();
-        (self.run, Replayed { stats: self.stats, namespaces, footer: self.footer })
+        let (stats, footer, last_versions) = (self.stats, self.footer, self.last_versions);
+        (self.run, Replayed { stats, namespaces, last_versions, footer })
     }
 
     fn frames(&mut self, frames: &[u8], count: u16) -> std::result::Result<(), Undecodable> {
@@ -208,18 +249,22 @@ impl Applier<'_> {
                 Frame::Part { txn, bytes } => self.part(txn, bytes)?,
                 Frame::Commit { txn, version, timestamp, parts, checksum } => {
                     match self.unstage(txn) {
-                        None => self.stats.orphaned_entries += 1,
+                        None => self.orphan(),
                         Some(staged) => {
                             if staged.parts != parts || crc32fast::hash(&staged.bytes) != checksum {
                                 return Err(undecodable("a commit of other parts"));
                             }
                             self.commit(version, timestamp, &staged.bytes)?;
+                            self.settle(staged.segment);
                         }
                     }
                 }
                 Frame::Abort { txn } => match self.unstage(txn) {
-                    None => self.stats.orphaned_entries += 1,
-                    Some(_) => self.stats.discarded_txns += 1,
+                    None => self.orphan(),
+                    Some(staged) => {
+                        self.settle(staged.segment);
+                        self.stats.discarded_txns += 1;
+                    }
                 },
                 Frame::Seal { .. } => {}
                 Frame::Footer { next_version, timestamp } => {
@@ -246,8 +291,12 @@ impl Applier<'_> {
         if version.0 > VERSION_MAX {
             return Err(undecodable("a version beyond what there can be"));
         }
-        if version <= self.stats.final_version {
+        if version <= self.newest {
             return Err(undecodable("a version that is not above the one before it"));
+        }
+        self.newest = version;
+        if let Some(last) = self.last_versions.last_mut() {
+            *last = version;
         }
         let (definitions, writes) = split_body(body)?;
         for (id, namespace) in definitions {
@@ -261,6 +310,11 @@ impl Applier<'_> {
             if *known != namespace {
                 return Err(undecodable("a namespace id with two meanings"));
             }
+        }
+        if version <= self.base {
+            // What the snapshot has need not be decoded; its checksum was right.
+            self.stats.txns_covered += 1;
+            return Ok(());
         }
         for write in WriteSet::writes_in(writes) {
             let write = write?;
@@ -282,7 +336,8 @@ impl Applier<'_> {
         if self.staged.len() >= STREAMS_OPEN_MAX {
             return Err(undecodable("more streamed transactions at once than there can be"));
         }
-        if self.staged.insert(txn, Staged::default()).is_some() {
+        let segment = self.last_versions.len().saturating_sub(1);
+        if self.staged.insert(txn, Staged { segment, ..Staged::default() }).is_some() {
             return Err(undecodable("a streamed transaction that begins twice"));
         }
         Ok(())
@@ -290,7 +345,7 @@ impl Applier<'_> {
 
     fn part(&mut self, txn: u64, bytes: &[u8]) -> std::result::Result<(), Undecodable> {
         match self.staged.get_mut(&txn) {
-            None => self.stats.orphaned_entries += 1,
+            None => self.orphan(),
             Some(staged) => {
                 self.staged_bytes += bytes.len();
                 if self.staged_bytes > STAGED_BYTES_MAX {
@@ -301,6 +356,22 @@ impl Applier<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Notes that a streamed transaction which began in segment `first` has come to its end:
+    /// until then its segments were needed, whatever a snapshot holds.
+    fn settle(&mut self, first: usize) {
+        for last in self.last_versions.iter_mut().skip(first) {
+            *last = self.newest.max(*last);
+        }
+    }
+
+    /// Counts an entry of a transaction that never began. It began in a segment that is gone
+    /// if nothing newer than the snapshot has come yet: then it is settled in there.
+    fn orphan(&mut self) {
+        if self.newest > self.base || self.base == Version::ZERO {
+            self.stats.orphaned_entries += 1;
+        }
     }
 
     fn unstage(&mut self, txn: u64) -> Option<Staged> {

@@ -29,6 +29,7 @@ mod pending;
 
 pub use pending::{Pending, Receipt};
 
+use crate::commit_times::CommitTimes;
 use crate::config::DurabilityMode;
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
@@ -73,6 +74,7 @@ struct Queued {
 /// Has a version and is not visible yet.
 struct InFlight {
     version: Version,
+    timestamp: Timestamp,
     /// Its records, once they are in the store.
     applied: Option<Vec<Record>>,
     outcome: Outcome,
@@ -139,6 +141,9 @@ pub(crate) struct Pipeline {
     epoch: OnceLock<Epoch>,
     store: UnifiedStore,
     namespaces: Arc<Namespaces>,
+    times: Arc<CommitTimes>,
+    /// The log position at which the next checkpoint is due.
+    checkpoint_at: AtomicU64,
     clock: Arc<dyn Clock>,
     mode: DurabilityMode,
     /// Tells the background threads that there is something for them.
@@ -152,6 +157,8 @@ pub(crate) enum Work {
     Timer,
     /// The next segment should be prepared.
     Segment(SpareRequest),
+    /// A checkpoint is due.
+    Checkpoint,
 }
 
 /// Where a pipeline starts.
@@ -160,6 +167,8 @@ pub(crate) struct Start {
     pub(crate) next_version: Version,
     pub(crate) last_timestamp: Timestamp,
     pub(crate) promised: Version,
+    /// The log position at which the next checkpoint is due.
+    pub(crate) checkpoint_at: u64,
 }
 
 impl Pipeline {
@@ -167,6 +176,7 @@ impl Pipeline {
         start: Start,
         store: UnifiedStore,
         namespaces: Arc<Namespaces>,
+        times: Arc<CommitTimes>,
         clock: Arc<dyn Clock>,
         mode: DurabilityMode,
         on_work: Box<dyn Fn(Work) + Send + Sync>,
@@ -205,10 +215,17 @@ impl Pipeline {
             epoch: OnceLock::new(),
             store,
             namespaces,
+            times,
+            checkpoint_at: AtomicU64::new(start.checkpoint_at),
             clock,
             mode,
             on_work,
         }
+    }
+
+    /// Sets the log position at which the next checkpoint is due.
+    pub(crate) fn checkpoint_due_at(&self, position: u64) {
+        self.checkpoint_at.store(position, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -352,7 +369,12 @@ impl Pipeline {
             namespaces,
             stream,
         });
-        state.in_flight.push_back(InFlight { version, applied: None, outcome: Outcome::Queued });
+        state.in_flight.push_back(InFlight {
+            version,
+            timestamp,
+            applied: None,
+            outcome: Outcome::Queued,
+        });
         self.queued.store(state.queue.len(), Ordering::Release);
         drop(state);
 
@@ -470,7 +492,7 @@ impl Pipeline {
     ///
     /// What follows from the work, also that a sync failed, is noted before the log is given
     /// back: else somebody might write, or publish, in between.
-    fn with_writer<T>(
+    pub(crate) fn with_writer<T>(
         &self,
         work: impl FnOnce(&mut WalWriter) -> steadfast_durability::Result<T>,
         then: impl FnOnce(&mut State, &T),
@@ -571,6 +593,10 @@ impl Pipeline {
             if let Some(epoch) = writer.epoch() {
                 let _ = self.epoch.set(epoch);
             }
+            if writer.position() >= self.checkpoint_at.load(Ordering::Acquire) {
+                self.checkpoint_at.store(u64::MAX, Ordering::Release);
+                (self.on_work)(Work::Checkpoint);
+            }
             if let Some(request) = writer.wants_spare() {
                 (self.on_work)(Work::Segment(request));
             }
@@ -631,6 +657,7 @@ impl Pipeline {
             return;
         }
         let mut visible = None;
+        let mut times = Vec::new();
         while let Some(front) = state.in_flight.front() {
             if front.applied.is_none() || matches!(front.outcome, Outcome::Queued) {
                 break;
@@ -642,10 +669,14 @@ impl Pipeline {
                     state.failed.insert(commit.version, error);
                     self.failures.store(state.failed.len(), Ordering::Release);
                 }
-                _ => visible = Some(commit.version),
+                _ => {
+                    visible = Some(commit.version);
+                    times.push((commit.version, commit.timestamp));
+                }
             }
         }
         if let Some(visible) = visible {
+            self.times.push(times);
             self.store.publish(visible);
             state.recent.trim(visible);
         }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use steadfast_core::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use steadfast_core::{Clock, Entropy, Retention, SystemClock};
+use steadfast_core::{Clock, Entropy, RetentionPolicy, SystemClock};
 use steadfast_durability::disk::Disk;
 use steadfast_durability::recovery::RecoveryPolicy;
+use steadfast_durability::snapshot::Compression;
 use steadfast_durability::{Progress, StdDisk};
 
 use crate::database::Database;
@@ -58,12 +59,46 @@ impl DurabilityMode {
 /// Default size to which segments of the log grow, in bytes.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
-/// How a database is to behave.
+/// The least log after which a checkpoint is made by itself, in bytes, unless told otherwise.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// When checkpoints are made by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CheckpointPolicy {
+    /// After so many bytes of log; `None` for as many as the newest snapshot has, and
+    /// [`CHECKPOINT_BYTES`] at the least. `Some(u64::MAX)` for never.
+    pub(crate) bytes: Option<u64>,
+    /// After this long, if there was a commit.
+    pub(crate) interval: Option<Duration>,
+}
+
+impl CheckpointPolicy {
+    /// After how many bytes of log the next one is due, if the newest snapshot has
+    /// `snapshot_bytes`.
+    pub(crate) fn due_after(self, snapshot_bytes: u64) -> u64 {
+        self.bytes.unwrap_or_else(|| snapshot_bytes.max(CHECKPOINT_BYTES))
+    }
+}
+
+/// How far a compaction goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CompactMode {
+    /// Removes the segments of the log, and the older snapshots, that the newest snapshot
+    /// makes superfluous, once it has been read back from the device.
+    WalOnly,
+    /// Lets go of versions that retention does not keep and of values that have expired,
+    /// makes a checkpoint, then removes what [`CompactMode::WalOnly`] would.
+    Full,
+}
+
+/// How a database is to behave.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseConfig {
     pub(crate) mode: DurabilityMode,
     pub(crate) segment_bytes: u64,
-    pub(crate) retention: Option<Retention>,
+    pub(crate) checkpoints: CheckpointPolicy,
+    pub(crate) compression: Compression,
+    pub(crate) retention: Option<RetentionPolicy>,
     pub(crate) policy: RecoveryPolicy,
 }
 
@@ -73,6 +108,8 @@ impl DatabaseConfig {
         Self {
             mode,
             segment_bytes: SEGMENT_BYTES,
+            checkpoints: CheckpointPolicy { bytes: None, interval: None },
+            compression: Compression::BEST,
             retention: None,
             policy: RecoveryPolicy::Default,
         }
@@ -102,11 +139,42 @@ impl DatabaseConfig {
         self
     }
 
-    /// How much history is kept. Unless set, a new database keeps the newest version of each
-    /// key, an existing one what it was created with.
+    /// A checkpoint is made, and what it makes superfluous removed, after this many bytes of
+    /// log. Unless set, after as many as the newest snapshot has, at least 64 MiB.
     #[must_use]
-    pub const fn retention(mut self, retention: Retention) -> Self {
-        self.retention = Some(retention);
+    pub const fn checkpoint_bytes(mut self, bytes: u64) -> Self {
+        self.checkpoints.bytes = Some(bytes);
+        self
+    }
+
+    /// A checkpoint is also made after this long, if there was a commit.
+    #[must_use]
+    pub const fn checkpoint_interval(mut self, interval: Duration) -> Self {
+        self.checkpoints.interval = Some(interval);
+        self
+    }
+
+    /// No checkpoint is made but by [`Database::checkpoint`] and [`Database::compact`].
+    #[must_use]
+    pub const fn manual_checkpoints(mut self) -> Self {
+        self.checkpoints = CheckpointPolicy { bytes: Some(u64::MAX), interval: None };
+        self
+    }
+
+    /// How the blocks of snapshots are compressed: unless set, with LZ4 where the feature `lz4`
+    /// is on.
+    #[must_use]
+    pub const fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// How much history is kept: a [`Retention`](steadfast_core::Retention) for everything, or
+    /// a policy with rules for some primitives and runs. Unless set, a new database keeps the
+    /// newest version of each key, an existing one what it was created with.
+    #[must_use]
+    pub fn retention(mut self, retention: impl Into<RetentionPolicy>) -> Self {
+        self.retention = Some(retention.into());
         self
     }
 
@@ -123,6 +191,9 @@ impl DatabaseConfig {
                 "segments of {} bytes: the limits are {SEGMENT_BYTES_MIN} and {SEGMENT_BYTES_MAX}",
                 self.segment_bytes
             )));
+        }
+        if self.checkpoints.bytes == Some(0) || self.checkpoints.interval == Some(Duration::ZERO) {
+            return Err(Error::Invalid("a checkpoint after every nothing".into()));
         }
         if let DurabilityMode::Batched { interval, commits } = self.mode
             && (commits == 0 || interval.is_zero())
@@ -177,7 +248,7 @@ impl DatabaseBuilder {
 
     /// Behaves as `config` says.
     #[must_use]
-    pub const fn config(mut self, config: DatabaseConfig) -> Self {
+    pub fn config(mut self, config: DatabaseConfig) -> Self {
         self.config = config;
         self
     }

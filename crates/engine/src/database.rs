@@ -8,22 +8,27 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use steadfast_core::{Entropy, Key, Record, Timestamp, Version, WriteSet};
+use steadfast_core::{Entropy, Key, Record, RetentionPolicy, Timestamp, Version, WriteSet};
 use steadfast_durability::disk::{Disk, LockGuard};
 use steadfast_durability::layout::Layout;
+use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::RecoveryReport;
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_storage::UnifiedStore;
 
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
-use crate::config::{DatabaseBuilder, DatabaseConfig, DurabilityMode};
+use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::error::{Error, Result};
 use crate::maintenance::{Jobs, Threads, run_by_hand};
+use crate::loading::Loading;
 use crate::namespaces::Namespaces;
+use crate::open::Contents;
 use crate::runs::Run;
 use crate::stats::Stats;
 use crate::transaction::Transaction;
+use crate::upkeep::{CheckpointInfo, CompactInfo, Files, Upkeep};
 use crate::view::{View, check_live};
 
 /// An embedded, versioned, durable database.
@@ -54,6 +59,7 @@ struct Inner {
     namespaces: Arc<Namespaces>,
     /// `None` if it was opened for reading only.
     pipeline: Option<Arc<Pipeline>>,
+    upkeep: Arc<Upkeep>,
     mode: DurabilityMode,
     clock: Arc<dyn steadfast_core::Clock>,
     entropy: Entropy,
@@ -77,12 +83,15 @@ struct Life {
 pub(crate) struct Parts {
     pub(crate) builder: DatabaseBuilder,
     pub(crate) layout: Option<Layout>,
-    pub(crate) store: UnifiedStore,
-    pub(crate) namespaces: Arc<Namespaces>,
+    /// `None` in memory.
+    pub(crate) manifest: Option<Manifest>,
+    pub(crate) contents: Contents,
     pub(crate) report: RecoveryReport,
     /// `None` for reading only.
     pub(crate) start: Option<Start>,
     pub(crate) lock: Option<Box<dyn LockGuard>>,
+    /// When opening began.
+    pub(crate) started: Instant,
 }
 
 impl std::fmt::Debug for Database {
@@ -94,7 +103,8 @@ impl std::fmt::Debug for Database {
 
 impl Database {
     pub(crate) fn assemble(parts: Parts) -> Result<Self> {
-        let Parts { builder, layout, store, namespaces, report, start, lock } = parts;
+        let Parts { builder, layout, manifest, contents, report, start, lock, started } = parts;
+        let Contents { store, namespaces, times, snapshot } = contents;
         let jobs = Arc::new(Jobs::default());
         let mode = builder.config.mode;
         let pipeline = start.map(|start| {
@@ -105,13 +115,31 @@ impl Database {
                 }
                 None => Box::new(|_| {}),
             };
-            let (store, namespaces, clock) =
-                (store.clone(), namespaces.clone(), builder.clock.clone());
-            Arc::new(Pipeline::new(start, store, namespaces, clock, mode, on_work))
+            let (store, namespaces) = (store.clone(), namespaces.clone());
+            let (times, clock) = (times.clone(), builder.clock.clone());
+            Arc::new(Pipeline::new(start, store, namespaces, times, clock, mode, on_work))
+        });
+        let files = layout.clone().map(|layout| Files {
+            disk: builder.disk.clone(),
+            layout,
+            compression: builder.config.compression,
+        });
+        let upkeep = Arc::new(Upkeep {
+            store: store.clone(),
+            namespaces: namespaces.clone(),
+            times,
+            pipeline: pipeline.clone(),
+            clock: builder.clock.clone(),
+            files,
+            manifest,
+            loading: snapshot.map(|snapshot| Loading::new(snapshot, started)),
+            policy: builder.config.checkpoints,
+            busy: Mutex::default(),
+            stopping: AtomicBool::new(false),
         });
         let threads = match &pipeline {
             Some(pipeline) if builder.threads && layout.is_some() => {
-                let started = Threads::start(&jobs, pipeline).map_err(|source| {
+                let started = Threads::start(&jobs, pipeline, &upkeep).map_err(|source| {
                     let (file, action) = (".".to_owned(), "start a thread for");
                     Error::from(steadfast_durability::Error::Io { file, action, source })
                 });
@@ -124,6 +152,7 @@ impl Database {
                 store,
                 namespaces,
                 pipeline,
+                upkeep,
                 mode,
                 clock: builder.clock,
                 entropy: builder.entropy,
@@ -207,15 +236,17 @@ impl Database {
             next_version: Version(1),
             last_timestamp: Timestamp::ZERO,
             promised: Version::MAX,
+            checkpoint_at: u64::MAX,
         };
         Self::assemble(Parts {
-            store: UnifiedStore::with_retention(builder.config.retention.unwrap_or_default()),
+            contents: Contents::empty(builder.config.retention.clone().unwrap_or_default()),
             builder,
             layout: None,
-            namespaces: Arc::new(Namespaces::default()),
+            manifest: None,
             report: RecoveryReport::empty(),
             start: Some(start),
             lock: None,
+            started: Instant::now(),
         })
     }
 
@@ -293,16 +324,92 @@ impl Database {
         Ok(self.wrap(self.inner.store.view(self.now())))
     }
 
-    /// A view of what was visible at `version`. It looks at the time of the newest commit that
-    /// it shows no later than now.
+    /// A view of what was visible at `version`, with its clock at the time of that commit: what
+    /// had not expired then is there. At the newest version this is the same as
+    /// [`Database::view`].
     ///
     /// # Errors
     ///
-    /// Kind `HistoryTrimmed` if versions it would need may be gone; `NotFound` if the
-    /// database has not come that far.
+    /// Kind `HistoryTrimmed` if nothing of that time can be read any more; where only some of
+    /// it cannot, reading that gives the same error. Kind `NotFound` if the database has not
+    /// come that far.
     pub fn view_at(&self, version: Version) -> Result<View> {
         self.check_open()?;
-        Ok(self.wrap(self.inner.store.view_at(version, self.now())?))
+        if version == self.current_version() {
+            return self.view();
+        }
+        let times = &self.inner.upkeep.times;
+        // Where times are not kept any more, nothing that can expire can be read either.
+        let now = times.ask(|timeline| timeline.time_of(version))?.unwrap_or(Timestamp::ZERO);
+        Ok(self.wrap(self.inner.store.view_at(version, now)?))
+    }
+
+    /// A view of what was visible at `time`: after the newest commit made then or before, with
+    /// its clock at that commit's time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::view_at`]; kind `HistoryTrimmed` also where it is not known any more which
+    /// commit that was.
+    pub fn view_at_time(&self, time: Timestamp) -> Result<View> {
+        self.check_open()?;
+        let times = &self.inner.upkeep.times;
+        let (found, oldest) =
+            times.ask(|timeline| (timeline.version_at(time), timeline.oldest()))?;
+        match (found, oldest) {
+            (Some(version), _) => self.view_at(version),
+            // Before the first commit of all there was nothing.
+            (None, None | Some(Version(1))) => self.view_at(Version::ZERO),
+            (None, Some(oldest)) => {
+                Err(Error::HistoryTrimmed { asked: Version::ZERO, oldest })
+            }
+        }
+    }
+
+    /// Writes everything that is visible now into a snapshot, so that opening needs only the
+    /// log behind it. Goes on beside readers and writers. Nothing is removed: see
+    /// [`Database::compact`]. After a crash at any moment the old snapshot is in use or the new.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Corruption` if the snapshot that the database was opened from is damaged in a part
+    /// that was not in memory yet; `Poisoned` after a failed sync; `Unsupported` in memory.
+    pub fn checkpoint(&self) -> Result<CheckpointInfo> {
+        self.check_open()?;
+        self.inner.upkeep.checkpoint()
+    }
+
+    /// Removes what the database does not need any more, and gives its disk space back. What
+    /// reads return does not change. A crash at any moment leaves files too many, never one too
+    /// few; the next compaction removes them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::checkpoint`]; kind `Invalid` in [`CompactMode::WalOnly`] if there is no
+    /// checkpoint; `Corruption` if the newest snapshot cannot be read back from the device.
+    /// Then nothing was removed.
+    pub fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
+        self.check_open()?;
+        self.inner.upkeep.compact(mode)
+    }
+
+    /// Returns when everything is in memory. A database that has a snapshot serves reads and
+    /// commits from the moment it is open, while the snapshot is loaded in the background.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Corruption` if a part of the snapshot is damaged and cannot be rebuilt. Reading
+    /// what lies in it gives the same error; all else goes on.
+    pub fn wait_loaded(&self) -> Result<()> {
+        self.check_open()?;
+        self.inner.upkeep.finish_loading()
+    }
+
+    /// Changes how much history is kept, from now on and after opening again. What is not kept
+    /// any more goes at the next [`CompactMode::Full`].
+    pub fn set_retention(&self, retention: impl Into<RetentionPolicy>) -> Result<()> {
+        self.check_open()?;
+        self.inner.upkeep.set_retention(retention.into())
     }
 
     fn wrap(&self, inner: steadfast_storage::View) -> View {
@@ -317,7 +424,7 @@ impl Database {
     /// Does once, now, what the background threads do when it is time: for a database that
     /// was opened without threads.
     pub fn maintain(&self) -> Result<()> {
-        run_by_hand(&self.inner.jobs, self.pipeline()?);
+        run_by_hand(&self.inner.jobs, self.pipeline()?, &self.inner.upkeep);
         Ok(())
     }
 
@@ -328,6 +435,10 @@ impl Database {
     pub(crate) fn pipeline(&self) -> Result<&Arc<Pipeline>> {
         let read_only = Error::Closed("the database was opened for reading only");
         self.inner.pipeline.as_ref().ok_or(read_only)
+    }
+
+    pub(crate) fn upkeep(&self) -> &Upkeep {
+        &self.inner.upkeep
     }
 
     pub(crate) fn namespaces(&self) -> &Namespaces {
@@ -380,6 +491,7 @@ impl Inner {
             return Ok(());
         }
         // The threads first: they must not find the log gone in the middle of their work.
+        self.upkeep.stopping.store(true, Ordering::Release);
         life.threads = None;
         let closed = match &self.pipeline {
             Some(pipeline) => pipeline.close(),

@@ -5,12 +5,15 @@
 //! durability's. Nothing here starts a thread that [`Database::close`] does not join.
 
 mod commit;
+mod commit_times;
 mod config;
+mod copy;
 mod database;
 mod entry;
 mod error;
 mod events;
 mod kv;
+mod loading;
 mod maintenance;
 mod namespaces;
 mod open;
@@ -20,27 +23,33 @@ mod runs;
 mod source;
 mod state;
 mod stats;
+mod timeline;
 mod transaction;
+mod upkeep;
 mod view;
 
 pub use commit::{Pending, Receipt};
-pub use config::{DatabaseBuilder, DatabaseConfig, DurabilityMode};
+pub use config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
+pub use copy::{CopyInfo, restore, restore_with};
 pub use database::Database;
 pub use entry::{Entries, Entry};
 pub use error::{Error, ErrorKind, Result};
 pub use events::{AppendOptions, Appended, Event, Events, Expect};
 pub use kv::KvScan;
+pub use loading::LoadStats;
 pub use restore::Restore;
 pub use runs::{Run, RunInfo, RunStatus};
 pub use stats::Stats;
 pub use transaction::Transaction;
+pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;
 
 pub use steadfast_core::{
-    Clock, Entropy, ManualClock, Namespace, Retention, RunId, SystemClock, Timestamp, Value,
-    Version, VersionedValue, limits,
+    Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock, Timestamp,
+    TypeTag, Value, Version, VersionedValue, limits,
 };
-pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryReport};
+pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryReport, SnapshotClass};
+pub use steadfast_durability::snapshot::Compression;
 pub use steadfast_durability::wal::segment::Epoch;
 pub use steadfast_durability::{Progress, ReplayStats, disk};
 pub use steadfast_storage::{StoreStats, UnifiedStore};

@@ -1,4 +1,5 @@
-//! The background threads: one keeps the promises of time, one prepares segments.
+//! The background threads: one keeps the promises of time, one prepares segments, one makes
+//! checkpoints, and for as long as it takes some bring the snapshot into memory.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -7,9 +8,14 @@ use std::time::Duration;
 use steadfast_durability::wal::writer::SpareRequest;
 
 use crate::commit::{Pipeline, Work};
+use crate::error::Result;
+use crate::upkeep::Upkeep;
 
 /// A log that was idle this long gets a beacon: the promise of its last group.
 const IDLE: Duration = Duration::from_millis(100);
+
+/// Threads that bring a snapshot into memory: decoding is what takes the time.
+const LOADERS: usize = 2;
 
 /// What there is to do. Committing threads leave it here; they never wait for it.
 #[derive(Debug, Default)]
@@ -22,6 +28,7 @@ pub(crate) struct Jobs {
 struct JobState {
     timer: bool,
     segment: Option<SpareRequest>,
+    checkpoint: bool,
     stop: bool,
 }
 
@@ -37,6 +44,7 @@ impl Jobs {
             Work::Timer if state.timer => return,
             Work::Timer => state.timer = true,
             Work::Segment(request) => state.segment = Some(request),
+            Work::Checkpoint => state.checkpoint = true,
         }
         drop(state);
         self.wake.notify_all();
@@ -56,19 +64,35 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// Starts them. They hold the pipeline only while they work, so that a database nobody
-    /// closed still goes away.
-    pub(crate) fn start(jobs: &Arc<Jobs>, pipeline: &Arc<Pipeline>) -> std::io::Result<Self> {
+    /// Starts them. They hold the database's parts only while they work, so that a database
+    /// nobody closed still goes away.
+    pub(crate) fn start(
+        jobs: &Arc<Jobs>,
+        pipeline: &Arc<Pipeline>,
+        upkeep: &Arc<Upkeep>,
+    ) -> std::io::Result<Self> {
         let mut threads = Self { jobs: jobs.clone(), handles: Vec::new() };
-        type Body = fn(&Jobs, &Weak<Pipeline>);
-        let bodies: [(&str, Body); 2] =
-            [("steadfast-timer", run_timer), ("steadfast-segments", run_segments)];
-        for (name, body) in bodies {
-            let (jobs, pipeline) = (jobs.clone(), Arc::downgrade(pipeline));
-            let thread = std::thread::Builder::new().name(name.into());
-            threads.handles.push(thread.spawn(move || body(&jobs, &pipeline))?);
+        threads.spawn("steadfast-timer", pipeline, run_timer)?;
+        threads.spawn("steadfast-segments", pipeline, run_segments)?;
+        threads.spawn("steadfast-upkeep", upkeep, run_checkpoints)?;
+        if upkeep.is_loading() {
+            for _ in 0..LOADERS {
+                threads.spawn("steadfast-loader", upkeep, run_loader)?;
+            }
         }
         Ok(threads)
+    }
+
+    fn spawn<T: Send + Sync + 'static>(
+        &mut self,
+        name: &str,
+        part: &Arc<T>,
+        body: fn(&Jobs, &Weak<T>),
+    ) -> std::io::Result<()> {
+        let (jobs, part) = (self.jobs.clone(), Arc::downgrade(part));
+        let thread = std::thread::Builder::new().name(name.into());
+        self.handles.push(thread.spawn(move || body(&jobs, &part))?);
+        Ok(())
     }
 }
 
@@ -134,13 +158,64 @@ fn prepare(pipeline: &Pipeline, request: &SpareRequest) {
     }
 }
 
+fn run_checkpoints(jobs: &Jobs, upkeep: &Weak<Upkeep>) {
+    let Some(interval) = upkeep.upgrade().map(|upkeep| upkeep.checkpoint_interval()) else {
+        return;
+    };
+    loop {
+        let state = jobs.lock();
+        let idle = |state: &mut JobState| !state.stop && !state.checkpoint;
+        let mut state = match interval {
+            None => jobs.wake.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+            Some(interval) => {
+                let waited = jobs.wake.wait_timeout_while(state, interval, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        if state.stop {
+            return;
+        }
+        state.checkpoint = false;
+        drop(state);
+        let Some(upkeep) = upkeep.upgrade() else { return };
+        note(upkeep.checkpoint_and_compact());
+    }
+}
+
+/// What fails in the background is tried again when the next one is due.
+fn note(result: Result<()>) {
+    match result {
+        Err(crate::Error::Closed(_)) | Ok(()) => {}
+        Err(error) => log::error!("a checkpoint failed: {error}"),
+    }
+}
+
+fn run_loader(jobs: &Jobs, upkeep: &Weak<Upkeep>) {
+    while !jobs.lock().stop {
+        let Some(upkeep) = upkeep.upgrade() else { return };
+        match upkeep.load_next() {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                log::error!("loading: {error}");
+                return;
+            }
+        }
+    }
+}
+
 /// Does by hand what the threads would do now.
-pub(crate) fn run_by_hand(jobs: &Jobs, pipeline: &Pipeline) {
+pub(crate) fn run_by_hand(jobs: &Jobs, pipeline: &Pipeline, upkeep: &Upkeep) {
     let mut state = jobs.lock();
     let (timer, segment) = (std::mem::take(&mut state.timer), state.segment.take());
+    let checkpoint = std::mem::take(&mut state.checkpoint);
     drop(state);
+    while let Ok(true) = upkeep.load_next() {}
     if let Some(request) = segment {
         prepare(pipeline, &request);
+    }
+    if checkpoint {
+        note(upkeep.checkpoint_and_compact());
     }
     if timer && pipeline.tick(IDLE).is_some() {
         jobs.leave(Work::Timer);

@@ -79,6 +79,12 @@ impl Namespaces {
         ids.highest = ids.highest.max(id.0);
     }
 
+    /// Every id that was given, in order.
+    pub(crate) fn ids(&self) -> Vec<NamespaceId> {
+        let highest = self.ids.lock().unwrap_or_else(PoisonError::into_inner).highest;
+        (1..=highest).map(NamespaceId).collect()
+    }
+
     fn slot<T>(&self, id: NamespaceId, read: impl FnOnce(&Slot) -> T) -> Option<T> {
         let (chunk, at) = place(id);
         let chunks = self.chunks.load();

@@ -4,19 +4,24 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use steadfast_core::{Namespace, NamespaceId, Record, ReplayTarget, Version};
+use steadfast_core::{
+    Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Version,
+};
 use steadfast_durability::disk::{Disk, EntryKind, Lock, LockGuard};
 use steadfast_durability::layout::{Layout, ROOT_NAMES};
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::{
-    LogClass, Recovered, RecoveryReport, holds_valid_segment, recover,
+    LogClass, Opened, Recovered, RecoveryReport, holds_valid_segment, holds_valid_snapshot,
+    open_snapshot, recover,
 };
+use steadfast_durability::snapshot::Snapshot;
 use steadfast_durability::wal::chain::Beside;
 use steadfast_durability::wal::writer::{WalOptions, WalWriter};
 use steadfast_durability::{CorruptionKind, this_process};
 use steadfast_storage::UnifiedStore;
 
 use crate::commit::{Log, Start};
+use crate::commit_times::CommitTimes;
 use crate::config::{DatabaseBuilder, DurabilityMode};
 use crate::database::{Database, Parts};
 use crate::error::{Error, Result};
@@ -38,18 +43,49 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 const READ_ATTEMPTS: u32 = 40;
 const READ_PAUSE: Duration = Duration::from_millis(25);
 
-/// The store and the dictionary, as replay sees them.
-struct Target<'a> {
-    store: &'a UnifiedStore,
-    namespaces: &'a Namespaces,
+/// What a database holds in memory, as it is put together by opening.
+pub(crate) struct Contents {
+    pub(crate) store: UnifiedStore,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) times: Arc<CommitTimes>,
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
 }
 
-impl ReplayTarget for Target<'_> {
+impl Contents {
+    /// Nothing yet.
+    pub(crate) fn empty(retention: RetentionPolicy) -> Self {
+        Self {
+            store: UnifiedStore::with_retention(retention),
+            namespaces: Arc::default(),
+            times: Arc::default(),
+            snapshot: None,
+        }
+    }
+
+    /// What the snapshot has, without reading it: the store asks for it when it is needed.
+    fn on(retention: RetentionPolicy, opened: &Opened) -> Self {
+        let mut contents = Self::empty(retention);
+        let Some(snapshot) = &opened.snapshot else { return contents };
+        let meta = snapshot.meta();
+        for (id, namespace) in &meta.namespaces {
+            contents.define_namespace(*id, namespace);
+        }
+        contents.store.raise_floors(&meta.floors);
+        contents.store.attach_table(snapshot.clone(), meta.version);
+        contents.times = Arc::new(CommitTimes::after(Some(snapshot.clone())));
+        contents.snapshot = Some(snapshot.clone());
+        contents
+    }
+}
+
+impl ReplayTarget for Contents {
     fn apply(&self, run: Vec<Record>) {
-        ReplayTarget::apply(self.store, run);
+        self.times.push(run.iter().map(|record| (record.version(), record.timestamp())));
+        ReplayTarget::apply(&self.store, run);
     }
 
     fn define_namespace(&self, id: NamespaceId, namespace: &Namespace) {
+        self.store.define_namespace(id, namespace);
         self.namespaces.define(id, namespace);
     }
 
@@ -58,7 +94,7 @@ impl ReplayTarget for Target<'_> {
     }
 }
 
-fn io(layout: &Layout, path: &Path, action: &'static str, source: std::io::Error) -> Error {
+pub(crate) fn io(layout: &Layout, path: &Path, action: &'static str, source: std::io::Error) -> Error {
     steadfast_durability::Error::Io { file: layout.label(path), action, source }.into()
 }
 
@@ -67,7 +103,50 @@ enum Place {
     Missing,
     /// Nothing, or the beginnings of a database that was never finished.
     Unborn,
+    /// The beginnings of a copy that was never finished.
+    UnfinishedCopy,
     Database,
+}
+
+/// What tells a directory with an unfinished copy from a database that lost its MANIFEST.
+pub(crate) mod unfinished_copy {
+    use super::{Disk, Layout, Result, io};
+    use steadfast_durability::disk::Access;
+
+    const TEXT: &[u8] = b"a copy that was not finished\n";
+
+    /// Says that a copy begins here. Replaced by the copy's MANIFEST.
+    pub(crate) fn mark(disk: &dyn Disk, layout: &Layout) -> Result<()> {
+        let path = layout.manifest_tmp();
+        let failed = |error| io(layout, &path, "write", error);
+        if let Err(error) = disk.remove(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(io(layout, &path, "remove", error));
+        }
+        let file = disk.create(&path, Access::Write).map_err(failed)?;
+        file.write_at(0, TEXT).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        let root = layout.root();
+        disk.sync_dir(root).map_err(|error| io(layout, root, "sync the directory", error))
+    }
+
+    /// Whether [`mark`] was the last to write a MANIFEST there, while it was not finished.
+    pub(crate) fn is_there(disk: &dyn Disk, layout: &Layout) -> Result<bool> {
+        let path = layout.manifest_tmp();
+        let file = match disk.open(&path, Access::Read) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            file => file.map_err(|error| io(layout, &path, "open", error))?,
+        };
+        let mut text = [0; TEXT.len()];
+        let read = file.read_at(0, &mut text).map_err(|error| io(layout, &path, "read", error))?;
+        Ok(text[..read] == *TEXT)
+    }
+}
+
+/// Whether nothing is in a directory that anybody could miss.
+pub(crate) fn is_vacant(disk: &dyn Disk, layout: &Layout) -> Result<bool> {
+    Ok(matches!(look(disk, layout)?, Place::Missing | Place::Unborn | Place::UnfinishedCopy))
 }
 
 fn look(disk: &dyn Disk, layout: &Layout) -> Result<Place> {
@@ -81,7 +160,10 @@ fn look(disk: &dyn Disk, layout: &Layout) -> Result<Place> {
     if disk.kind(&manifest).map_err(|error| io(layout, &manifest, "look for", error))?.is_some() {
         return Ok(Place::Database);
     }
-    if holds_valid_segment(disk, layout)? {
+    if unfinished_copy::is_there(disk, layout)? {
+        return Ok(Place::UnfinishedCopy);
+    }
+    if holds_valid_segment(disk, layout)? || holds_valid_snapshot(disk, layout)? {
         let (file, kind) = ("MANIFEST".to_owned(), CorruptionKind::Missing);
         return Err(steadfast_durability::Error::Corrupt { file, offset: 0, kind }.into());
     }
@@ -95,11 +177,16 @@ fn look(disk: &dyn Disk, layout: &Layout) -> Result<Place> {
     }
 }
 
+fn unfinished(layout: &Layout) -> Error {
+    let path = layout.root().display();
+    Error::NotFound(format!("{path}: a copy that was not finished; make it again"))
+}
+
 fn not_found(layout: &Layout) -> Error {
     Error::NotFound(format!("{}: no database there", layout.root().display()))
 }
 
-fn create_directories(disk: &dyn Disk, layout: &Layout, path: &Path) -> Result<()> {
+pub(crate) fn create_directories(disk: &dyn Disk, layout: &Layout, path: &Path) -> Result<()> {
     if path.as_os_str().is_empty()
         || disk.kind(path).map_err(|error| io(layout, path, "look at", error))?.is_some()
     {
@@ -113,7 +200,7 @@ fn create_directories(disk: &dyn Disk, layout: &Layout, path: &Path) -> Result<(
     disk.sync_dir(parent).map_err(|error| io(layout, parent, "sync the directory", error))
 }
 
-fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Box<dyn LockGuard>> {
+pub(crate) fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Box<dyn LockGuard>> {
     let path = layout.lock();
     let until = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -148,7 +235,7 @@ fn create(builder: &DatabaseBuilder, layout: &Layout) -> Result<Manifest> {
         // It may have made these too. Not all can be synced: some belong to other systems.
         let _ = disk.sync_dir(above);
     }
-    let retention = builder.config.retention.unwrap_or_default();
+    let retention = builder.config.retention.clone().unwrap_or_default();
     let manifest = Manifest::new(builder.entropy.next_16(), builder.clock.now(), retention);
     manifest.write(disk, layout)?;
     log::info!("{}: created", root.display());
@@ -163,6 +250,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
     let disk = builder.disk.clone();
     match (look(&*disk, &layout)?, intent) {
         (Place::Missing | Place::Unborn, Intent::OpenExisting) => return Err(not_found(&layout)),
+        (Place::UnfinishedCopy, _) => return Err(unfinished(&layout)),
         (Place::Database, Intent::Create) => {
             let path = layout.root().display();
             return Err(Error::Invalid(format!("{path}: there is a database already")));
@@ -180,18 +268,19 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         Some(manifest) => manifest,
         None => create(&builder, &layout)?,
     };
-    if let Some(retention) = builder.config.retention {
-        manifest.retention = retention;
+    let kept = manifest.retention.clone();
+    if let Some(retention) = &builder.config.retention {
+        manifest.retention.clone_from(retention);
     }
-    let store = UnifiedStore::with_retention(manifest.retention);
-    let namespaces = Arc::new(Namespaces::default());
-    let target = Target { store: &store, namespaces: &namespaces };
+    let opened = open_snapshot(&*disk, &layout, &manifest)?;
+    let contents = Contents::on(manifest.retention.clone(), &opened);
     let policy = builder.config.policy;
     let recovered = recover(
         &*disk,
         &layout,
         &manifest,
-        &target,
+        opened,
+        &contents,
         policy,
         Beside::Nobody,
         &mut builder.progress,
@@ -208,31 +297,43 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         log::warn!("LOCK: cannot note who holds it: {error}");
     }
     let start_at = (resume.next_version, resume.last);
-    let writer = WalWriter::new(
+    // The log that lies behind the snapshot counts towards the next one.
+    let due = builder.config.checkpoints.due_after(snapshot_bytes(&contents));
+    let checkpoint_at = resume.position.saturating_add(due.saturating_sub(report.stats.bytes));
+    let mut writer = WalWriter::new(
         disk,
         layout.clone(),
         options,
         manifest,
         resume,
         builder.entropy.clone(),
-        namespaces.clone(),
+        contents.namespaces.clone(),
     );
+    if builder.config.retention.is_some_and(|retention| retention != kept) {
+        writer.write_manifest()?;
+    }
     let start = Start {
         log: Log::Disk(Box::new(writer)),
         next_version: start_at.0,
         last_timestamp: start_at.1.1,
         // Recovery showed nothing that it had not made durable.
         promised: start_at.1.0,
+        checkpoint_at,
     };
     Database::assemble(Parts {
         builder,
         layout: Some(layout),
-        store,
-        namespaces,
+        manifest: Some(manifest),
+        contents,
         report,
         start: Some(start),
         lock: Some(guard),
+        started,
     })
+}
+
+fn snapshot_bytes(contents: &Contents) -> u64 {
+    contents.snapshot.as_ref().map_or(0, |snapshot| snapshot.info().file_bytes)
 }
 
 /// Opens for reading only, also beside a writer: no lock is kept and nothing is written.
@@ -241,13 +342,13 @@ pub(crate) fn open_read_only(mut builder: DatabaseBuilder) -> Result<Database> {
     let layout = Layout::new(&builder.path);
     let disk = builder.disk.clone();
     let mut attempt = 0;
-    let (store, namespaces, mut report) = loop {
+    let (contents, mut report, manifest) = loop {
         attempt += 1;
         let live = disk.is_locked(&layout.lock()).unwrap_or(false);
         let beside = if live { Beside::AWriter } else { Beside::Nobody };
         let Some(manifest) = existing(&*disk, &layout)? else { return Err(not_found(&layout)) };
         let error = match read_once(&mut builder, &layout, &manifest, beside) {
-            Ok(read) => break read,
+            Ok((contents, report)) => break (contents, report, manifest),
             Err(error) => error,
         };
         // A file that vanished or a change half made is no damage: look again while somebody
@@ -262,11 +363,12 @@ pub(crate) fn open_read_only(mut builder: DatabaseBuilder) -> Result<Database> {
     Database::assemble(Parts {
         builder,
         layout: Some(layout),
-        store,
-        namespaces,
+        manifest: Some(manifest),
+        contents,
         report,
         start: None,
         lock: None,
+        started,
     })
 }
 
@@ -274,33 +376,38 @@ pub(crate) fn open_read_only(mut builder: DatabaseBuilder) -> Result<Database> {
 fn existing(disk: &dyn Disk, layout: &Layout) -> Result<Option<Manifest>> {
     match look(disk, layout)? {
         Place::Missing | Place::Unborn => Ok(None),
+        Place::UnfinishedCopy => Err(unfinished(layout)),
         Place::Database => Ok(Manifest::read(disk, layout)?),
     }
 }
-
-type ReadOnce = (UnifiedStore, Arc<Namespaces>, RecoveryReport);
 
 fn read_once(
     builder: &mut DatabaseBuilder,
     layout: &Layout,
     manifest: &Manifest,
     beside: Beside,
-) -> Result<ReadOnce> {
-    let fresh =
-        || (UnifiedStore::with_retention(manifest.retention), Arc::new(Namespaces::default()));
-    let (mut store, mut namespaces) = fresh();
+) -> Result<(Contents, RecoveryReport)> {
     let disk = builder.disk.clone();
-    let target = Target { store: &store, namespaces: &namespaces };
+    let retention = || manifest.retention.clone();
+    let opened = open_snapshot(&*disk, layout, manifest)?;
+    let contents = Contents::on(retention(), &opened);
     let policy = builder.config.policy;
-    let recovered: Recovered =
-        recover(&*disk, layout, manifest, &target, policy, beside, &mut builder.progress)?;
-    let mut report = recovered.report().clone();
-    if !recovered.sync_for_reading() {
-        (store, namespaces) = fresh();
-        let target = Target { store: &store, namespaces: &namespaces };
-        report = recovered.replay_promised(&target)?;
+    let recovered: Recovered = recover(
+        &*disk,
+        layout,
+        manifest,
+        opened,
+        &contents,
+        policy,
+        beside,
+        &mut builder.progress,
+    )?;
+    if recovered.sync_for_reading() {
+        return Ok((contents, recovered.report().clone()));
     }
-    Ok((store, namespaces, report))
+    let contents = Contents::on(retention(), recovered.opened());
+    let report = recovered.replay_promised(&contents)?;
+    Ok((contents, report))
 }
 
 /// Opens for reading and writing if `version` of `epoch` is still there.
@@ -324,17 +431,17 @@ pub(crate) fn open_expecting(
         )));
     }
     // Read first without changing anything: a refusal must leave the evidence as it is.
-    let (store, _, report) = {
+    let (contents, report) = {
         let mut reading = DatabaseBuilder::new(&builder.path);
         reading.disk = disk;
         read_once(&mut reading, &layout, &manifest, Beside::Nobody)?
     };
-    if store.current_version() < version {
+    if contents.store.current_version() < version {
         let mut report = report;
         report.log = LogClass::LostTail;
         report.promised_version = Some(version);
         return Err(steadfast_durability::Error::Refused(Box::new(report)).into());
     }
-    drop(store);
+    drop(contents);
     open(builder, Intent::OpenExisting)
 }

@@ -2,8 +2,8 @@
 #![doc = include_str!("FORMAT.md")]
 
 use steadfast_core::codec::Cursor;
-use steadfast_core::limits::{MANIFEST_BYTES_MAX, SEGMENT_NUMBER_MAX, VERSION_MAX};
-use steadfast_core::{Retention, Timestamp, Version};
+use steadfast_core::limits::{MANIFEST_BYTES_MAX, SEGMENT_NUMBER_MAX, SNAPSHOT_NUMBER_MAX, VERSION_MAX};
+use steadfast_core::{RetentionPolicy, Timestamp, Version};
 
 use crate::disk::{Access, Disk, read_exact_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
@@ -14,6 +14,9 @@ const MAGIC: [u8; 8] = *b"STDFMAN\n";
 
 /// The newest format of the MANIFEST that this release knows.
 pub const MANIFEST_FORMAT: u32 = 1;
+
+/// Bytes of one epoch in the file.
+const EPOCH_BYTES: usize = 40;
 
 const LABEL: &str = "MANIFEST";
 const TMP_LABEL: &str = "MANIFEST.tmp";
@@ -26,15 +29,33 @@ pub struct Manifest {
     /// When it was created.
     pub created: Timestamp,
     /// How much history is kept.
-    pub retention: Retention,
+    pub retention: RetentionPolicy,
     /// The oldest segment of the log that is still needed; 0 before the first.
     pub oldest_segment: u64,
     /// The newest segment of the log; 0 before the first.
     pub newest_segment: u64,
+    /// The live snapshots, oldest first: the newest, and before it perhaps one older.
+    pub snapshots: Vec<LiveSnapshot>,
     /// What is known durable. A lower bound: it only rises.
     pub floor: Floor,
     /// Every epoch there was, oldest first.
     pub epochs: Vec<EpochStart>,
+}
+
+/// A snapshot that the database may be opened from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveSnapshot {
+    /// Its number.
+    pub number: u64,
+    /// Every commit up to this one is in it, and none above.
+    pub version: Version,
+    /// The first segment that may hold anything above `version`: from here on the log is
+    /// needed to go with it.
+    pub first_segment: u64,
+    /// The checksum of its footer.
+    pub checksum: u32,
+    /// Whether every block of it has been read back from the device.
+    pub verified: bool,
 }
 
 /// A point of the log that is known durable.
@@ -69,13 +90,14 @@ pub struct EpochStart {
 
 impl Manifest {
     /// The MANIFEST of a new database.
-    pub const fn new(database: [u8; 16], created: Timestamp, retention: Retention) -> Self {
+    pub const fn new(database: [u8; 16], created: Timestamp, retention: RetentionPolicy) -> Self {
         Self {
             database,
             created,
             retention,
             oldest_segment: 0,
             newest_segment: 0,
+            snapshots: Vec::new(),
             floor: Floor {
                 position: 0,
                 version: Version::ZERO,
@@ -88,16 +110,20 @@ impl Manifest {
         }
     }
 
+    /// The snapshot that the database opens from, if there is one.
+    pub fn newest_snapshot(&self) -> Option<&LiveSnapshot> {
+        self.snapshots.last()
+    }
+
     /// The bytes of the file.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(136 + self.epochs.len() * 40);
+        let mut retention = Vec::new();
+        self.retention.encode(&mut retention);
+        let mut out = Vec::with_capacity(256 + self.epochs.len() * EPOCH_BYTES);
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&MANIFEST_FORMAT.to_le_bytes());
-        let retention = match self.retention {
-            Retention::KeepLast(n) => n.get(),
-            _ => 0,
-        };
-        out.extend_from_slice(&retention.to_le_bytes());
+        let retention_len = u32::try_from(retention.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&retention_len.to_le_bytes());
         out.extend_from_slice(&self.database);
         for field in [
             self.created.as_micros(),
@@ -110,6 +136,7 @@ impl Manifest {
             self.floor.segment,
             self.floor.timestamp.as_micros(),
             self.epochs.len() as u64,
+            self.snapshots.len() as u64,
         ] {
             out.extend_from_slice(&field.to_le_bytes());
         }
@@ -124,6 +151,18 @@ impl Manifest {
                 out.extend_from_slice(&field.to_le_bytes());
             }
         }
+        for snapshot in &self.snapshots {
+            for field in [
+                snapshot.number,
+                snapshot.version.0,
+                snapshot.first_segment,
+                u64::from(snapshot.checksum),
+                u64::from(snapshot.verified),
+            ] {
+                out.extend_from_slice(&field.to_le_bytes());
+            }
+        }
+        out.extend_from_slice(&retention);
         let checksum = crc32fast::hash(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
         out
@@ -151,10 +190,7 @@ impl Manifest {
 
     fn decode_fields(fields: &[u8]) -> steadfast_core::Result<Self> {
         let mut cursor = Cursor::new("manifest", fields);
-        let retention = match std::num::NonZeroU32::new(cursor.u32()?) {
-            Some(n) => Retention::KeepLast(n),
-            None => Retention::KeepAll,
-        };
+        let retention_len = cursor.u32()? as usize;
         let database = cursor.array()?;
         let created = Timestamp::from_micros(cursor.u64()?);
         let oldest_segment = cursor.u64()?;
@@ -167,12 +203,9 @@ impl Manifest {
             segment: cursor.u64()?,
             timestamp: Timestamp::from_micros(cursor.u64()?),
         };
-        let count = cursor.u64()?;
-        if count != cursor.left() as u64 / 40 {
-            return Err(cursor.malformed("a number of epochs that is not there"));
-        }
+        let (epoch_count, snapshot_count) = (cursor.u64()?, cursor.u64()?);
         let mut epochs = Vec::new();
-        while !cursor.is_empty() {
+        for _ in 0..epoch_count {
             epochs.push(EpochStart {
                 epoch: Epoch { counter: cursor.u64()?, random: cursor.u64()? },
                 first_version: Version(cursor.u64()?),
@@ -180,13 +213,55 @@ impl Manifest {
                 first_segment: cursor.u64()?,
             });
         }
+        let mut snapshots = Vec::new();
+        for _ in 0..snapshot_count {
+            snapshots.push(LiveSnapshot {
+                number: cursor.u64()?,
+                version: Version(cursor.u64()?),
+                first_segment: cursor.u64()?,
+                checksum: u32::try_from(cursor.u64()?)
+                    .map_err(|_| cursor.malformed("a checksum"))?,
+                verified: match cursor.u64()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(cursor.malformed("neither yes nor no")),
+                },
+            });
+        }
+        if cursor.left() != retention_len {
+            return Err(cursor.malformed("another length than what is there"));
+        }
+        let retention = RetentionPolicy::decode(&mut cursor)?;
+        if !cursor.is_empty() {
+            return Err(cursor.malformed("bytes behind the end"));
+        }
         if floor.next_version.0 > VERSION_MAX * 2 || newest_segment > SEGMENT_NUMBER_MAX {
             return Err(cursor.malformed("a number beyond what there can be"));
         }
         if oldest_segment > newest_segment || (oldest_segment == 0) != (newest_segment == 0) {
             return Err(cursor.malformed("segments out of order"));
         }
-        Ok(Self { database, created, retention, oldest_segment, newest_segment, floor, epochs })
+        let in_order = snapshots.windows(2).all(|pair| {
+            pair[0].number < pair[1].number && pair[0].version <= pair[1].version
+        });
+        let possible = |snapshot: &LiveSnapshot| {
+            (1..=SNAPSHOT_NUMBER_MAX).contains(&snapshot.number)
+                && snapshot.version <= floor.version
+                && snapshot.first_segment <= newest_segment + 1
+        };
+        if !in_order || !snapshots.iter().all(possible) {
+            return Err(cursor.malformed("snapshots that cannot be"));
+        }
+        Ok(Self {
+            database,
+            created,
+            retention,
+            oldest_segment,
+            newest_segment,
+            snapshots,
+            floor,
+            epochs,
+        })
     }
 
     /// Reads the MANIFEST; `None` if there is none.
@@ -239,6 +314,7 @@ impl Manifest {
 mod tests {
     use super::*;
     use crate::test_support::{hex, hex_example};
+    use steadfast_core::Retention;
 
     fn manifest() -> Manifest {
         Manifest {
@@ -258,13 +334,29 @@ mod tests {
                 recovered: Version(0),
                 first_segment: 1,
             }],
-            ..Manifest::new([7; 16], Timestamp::from_micros(5), Retention::KeepAll)
+            snapshots: vec![
+                LiveSnapshot {
+                    number: 1,
+                    version: Version(3),
+                    first_segment: 2,
+                    checksum: 5,
+                    verified: true,
+                },
+                LiveSnapshot {
+                    number: 4,
+                    version: Version(7),
+                    first_segment: 4,
+                    checksum: 6,
+                    verified: false,
+                },
+            ],
+            ..Manifest::new([7; 16], Timestamp::from_micros(5), Retention::KeepAll.into())
         }
     }
 
     #[test]
     fn the_worked_example_is_what_is_written() {
-        let retention = Retention::default();
+        let retention = RetentionPolicy::default();
         let new = Manifest::new(*b"0123456789abcdef", Timestamp::from_micros(5), retention);
         let example = hex_example(include_str!("FORMAT.md"));
         assert_eq!(hex(&new.encode()), example, "see FORMAT.md");

@@ -9,7 +9,7 @@ use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
 use crate::manifest::Manifest;
-use crate::replay::{Applier, Progress, Replayed, replay_into};
+use crate::replay::{Applier, Base, Progress, Replayed, replay_into};
 use crate::wal::group::GroupKind;
 use crate::wal::reader::{End, Evidence, SegmentReader, Tail};
 use crate::wal::segment::{
@@ -60,6 +60,8 @@ pub struct Wal {
     /// by a crash, or out of reach behind damage.
     pub spares: Vec<Spare>,
     manifest: Manifest,
+    /// Where it was asked to begin.
+    oldest: u64,
     highest: u64,
 }
 
@@ -110,6 +112,17 @@ pub enum Beside {
 impl Wal {
     /// Finds the segments that `manifest` speaks of.
     pub fn open(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Result<Self> {
+        Self::open_from(disk, layout, manifest, manifest.oldest_segment)
+    }
+
+    /// As [`Wal::open`], but for segments before number `oldest`: what they hold is in a
+    /// snapshot.
+    pub fn open_from(
+        disk: &dyn Disk,
+        layout: &Layout,
+        manifest: &Manifest,
+        oldest: u64,
+    ) -> Result<Self> {
         let mut numbers: Vec<u64> = match disk.list(&layout.wal()) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             names => names.at("WAL", "list")?,
@@ -123,6 +136,7 @@ impl Wal {
             broken: None,
             spares: Vec::new(),
             manifest: manifest.clone(),
+            oldest: oldest.max(manifest.oldest_segment),
             highest: numbers.last().copied().unwrap_or(0).max(manifest.newest_segment),
         };
         let open = |number| open_segment(disk, layout, manifest, number);
@@ -148,7 +162,7 @@ impl Wal {
         numbers: &[u64],
         open: &impl Fn(u64) -> Result<Found>,
     ) -> Result<()> {
-        let oldest = self.manifest.oldest_segment;
+        let oldest = self.oldest;
         let mut number = newest;
         let mut successor: Option<SegmentHeader> = None;
         loop {
@@ -200,12 +214,13 @@ impl Wal {
     pub(crate) fn scan(
         &self,
         target: &dyn ReplayTarget,
+        base: &Base,
         limit: Option<u64>,
         beside: Beside,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Scan> {
         let read = |applier: &mut Applier<'_>| self.read_chain(applier, limit, progress);
-        let (mut scan, replayed) = replay_into(target, read)?;
+        let (mut scan, replayed) = replay_into(target, base, read)?;
         target.finish(replayed.stats.final_version);
         if limit.is_none() {
             let before = scan.promised;
@@ -266,6 +281,7 @@ impl Wal {
             let header = &segment.header;
             // A footer or a seal of the segment before is not the end of the log.
             applier.forget_footer();
+            applier.segment_begins();
             scan.closing = None;
             let mut reader = SegmentReader::new(segment.file.clone(), *header);
             scan.promised = scan.promised.max(header.durable_upto);

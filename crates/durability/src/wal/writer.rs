@@ -10,15 +10,17 @@
 //! - After a failed write the log continues behind the last good group, in a new segment.
 //! - After a failed sync nothing is written any more: the writer is poisoned.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use steadfast_core::limits::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
-use steadfast_core::{Entropy, Namespace, NamespaceId, Timestamp, Version};
+use steadfast_core::{Entropy, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version};
 
 use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile};
 use crate::error::{Error, IoContext, Result};
 use crate::layout::Layout;
-use crate::manifest::{EpochStart, Floor, Manifest};
+use crate::compaction::Needed;
+use crate::manifest::{EpochStart, Floor, LiveSnapshot, Manifest};
 use crate::wal::frame::{Frame, encode_definitions};
 use crate::wal::group::{
     ChecksumSeed, GROUP_ALIGNMENT, GROUP_BYTES_MIN, GROUP_HEADER_BYTES, GroupBuilder, GroupKind,
@@ -125,8 +127,13 @@ pub struct Resume {
     pub last: (Version, Timestamp),
     /// The number of the next segment: above every file there is.
     pub next_segment: u64,
-    /// Namespace ids that the log defines.
+    /// Namespace ids that the snapshot or the log defines.
     pub namespaces: Vec<NamespaceId>,
+    /// The segments of the log, oldest first, with the highest version of any transaction
+    /// that has any frame in them.
+    pub segments: Vec<(u64, Version)>,
+    /// The number of the next snapshot.
+    pub next_snapshot: u64,
     /// The segment that recovery began, whose groups end at `position`; `None` where it had
     /// nothing to write.
     pub segment: Option<ResumedSegment>,
@@ -232,8 +239,15 @@ pub struct WalWriter {
     last: (Version, Timestamp),
     next_segment: u64,
     next_segment_bytes: u64,
-    /// Which namespace ids the log defines, by id.
-    logged: Vec<bool>,
+    /// Which namespace ids the log or a snapshot defines, by id, and in which version.
+    logged: Vec<Option<Version>>,
+    /// The segments of the log, oldest first, with the highest version of any transaction
+    /// that has any frame in them and is settled; the last is the active one.
+    segments: Vec<(u64, Version)>,
+    /// Streamed transactions without their commit or abort, and the segment of their first
+    /// frame. What a segment holds of them is needed whatever a snapshot has.
+    streams: HashMap<u64, u64>,
+    next_snapshot: u64,
     last_kind: Option<GroupKind>,
     poisoned: Option<String>,
 }
@@ -284,11 +298,14 @@ impl WalWriter {
             next_segment: resume.next_segment,
             next_segment_bytes: FIRST_SEGMENT_BYTES.min(options.segment_bytes),
             logged: Vec::new(),
+            segments: resume.segments,
+            streams: HashMap::new(),
+            next_snapshot: resume.next_snapshot,
             last_kind: None,
             poisoned: None,
         };
         for id in resume.namespaces {
-            writer.mark_logged(id);
+            writer.mark_logged(id, resume.last.0);
         }
         if let Some(ResumedSegment { header, file, bytes }) = resume.segment {
             writer.epoch = Some(header.epoch);
@@ -436,7 +453,44 @@ impl WalWriter {
         if let Some(newest) = newest {
             self.last = newest;
         }
+        self.note_segments(items);
         Ok(())
+    }
+
+    /// Notes what the active segment has frames of since `items` were written.
+    fn note_segments(&mut self, items: &[Outgoing<'_>]) {
+        let Some(active) = self.segments.last_mut() else { return };
+        active.1 = self.last.0;
+        let number = active.0;
+        for item in items {
+            let settled = match item {
+                Outgoing::Stream(Frame::Begin { txn, .. }) => {
+                    self.streams.insert(*txn, number);
+                    None
+                }
+                Outgoing::StreamCommit { frame: Frame::Commit { txn, .. }, .. }
+                | Outgoing::Stream(Frame::Abort { txn }) => self.streams.remove(txn),
+                _ => None,
+            };
+            if let Some(first) = settled {
+                // The end of a streamed transaction is needed as long as its beginning is,
+                // and the other way round.
+                for (number, last) in &mut self.segments {
+                    if *number >= first {
+                        *last = self.last.0;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The first segment that may hold anything that a snapshot at `version` does not; 0 if
+    /// there is no segment.
+    pub fn first_segment_after(&self, version: Version) -> u64 {
+        let Some(active) = self.segments.last() else { return 0 };
+        let streaming = self.streams.values().copied().min().unwrap_or(u64::MAX);
+        let needed = |(number, last): &&(u64, Version)| *number >= streaming || *last > version;
+        self.segments.iter().find(needed).unwrap_or(active).0
     }
 
     /// Writes the builder's group into the active segment.
@@ -590,6 +644,100 @@ impl WalWriter {
         self.epoch
     }
 
+    /// Makes a snapshot, whose file is durable, part of the database: once everything it holds
+    /// is durable in the log too, the MANIFEST names it. What recovery would fall back on
+    /// stays: the newest one that was read back, or else the one before.
+    pub fn name_snapshot(&mut self, number: u64, version: Version, checksum: u32) -> Result<()> {
+        self.sync()?;
+        assert!(version <= self.last.0, "a snapshot holds what the log has");
+        let first_segment = self.first_segment_after(version);
+        let mut manifest = self.manifest.clone();
+        let older = manifest.snapshots.iter().rev().find(|snapshot| snapshot.verified);
+        let older = older.or(manifest.snapshots.last()).copied();
+        manifest.snapshots = older.into_iter().collect();
+        manifest.snapshots.push(LiveSnapshot {
+            number,
+            version,
+            first_segment,
+            checksum,
+            verified: false,
+        });
+        self.raise_floor(&mut manifest);
+        self.replace_manifest(manifest)
+    }
+
+    /// Notes that snapshot `number` was read back from the device, if it is the newest, and
+    /// gives up what was kept in case that fails: the older snapshot, and the log in front of
+    /// this one. Nothing is removed: see [`WalWriter::needed`].
+    pub fn trust_snapshot(&mut self, number: u64) -> Result<()> {
+        self.sync()?;
+        let mut manifest = self.manifest.clone();
+        match manifest.snapshots.last_mut() {
+            Some(newest) if newest.number == number => newest.verified = true,
+            _ => return Ok(()),
+        }
+        manifest.snapshots.drain(..manifest.snapshots.len() - 1);
+        let first = manifest.snapshots[0].first_segment;
+        manifest.oldest_segment = manifest.oldest_segment.max(first);
+        if manifest == self.manifest {
+            return Ok(());
+        }
+        self.raise_floor(&mut manifest);
+        self.replace_manifest(manifest)?;
+        self.segments.retain(|(number, _)| *number >= first);
+        Ok(())
+    }
+
+    /// Writes the MANIFEST as it is known, because something in it was changed.
+    pub fn write_manifest(&mut self) -> Result<()> {
+        self.replace_manifest(self.manifest.clone())
+    }
+
+    /// Changes how much history is kept.
+    pub fn set_retention(&mut self, retention: RetentionPolicy) -> Result<()> {
+        self.replace_manifest(Manifest { retention, ..self.manifest.clone() })
+    }
+
+    /// Raises the floor to the end of the log, which is durable.
+    fn raise_floor(&self, manifest: &mut Manifest) {
+        if let Some(active) = &self.active {
+            manifest.floor = self.floor(active.header.number);
+        }
+    }
+
+    fn replace_manifest(&mut self, manifest: Manifest) -> Result<()> {
+        self.check_poisoned()?;
+        manifest.prepare(&*self.disk, &self.layout)?;
+        if let Err(error) = Manifest::install(&*self.disk, &self.layout) {
+            // Which MANIFEST will be found is not known.
+            return Err(self.poison(format!("MANIFEST: replacing it: {error}")));
+        }
+        self.manifest = manifest;
+        Ok(())
+    }
+
+    /// What must stay of the database's files.
+    pub fn needed(&self) -> Needed {
+        Needed {
+            snapshots: self.manifest.snapshots.iter().map(|snapshot| snapshot.number).collect(),
+            oldest_segment: self.manifest.oldest_segment,
+            segments: self.segments.iter().map(|segment| segment.0).collect(),
+        }
+    }
+
+    /// The number of the next snapshot.
+    pub fn next_snapshot(&self) -> u64 {
+        let newest = self.manifest.snapshots.last().map_or(0, |newest| newest.number);
+        self.next_snapshot.max(newest + 1)
+    }
+
+    /// Forgets a snapshot that turned out to be damaged, so that the next one is not taken to
+    /// stand on it. The MANIFEST says so when it is next written.
+    pub fn distrust_snapshot(&mut self, number: u64) {
+        self.manifest.snapshots.retain(|snapshot| snapshot.number != number);
+        self.next_snapshot = self.next_snapshot.max(number + 1);
+    }
+
     /// The MANIFEST as last written.
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -738,6 +886,9 @@ impl WalWriter {
         self.next_segment = header.number + 1;
         self.next_segment_bytes = (bytes * 2).min(self.options.segment_bytes);
         let seed = ChecksumSeed::of(&header);
+        if self.segments.last().is_none_or(|last| last.0 != header.number) {
+            self.segments.push((header.number, self.last.0));
+        }
         // A full disk may have left recovery without room for so much as a seal.
         let closed = header.offset_of(self.position) + self.reserve() > bytes;
         self.active = Some(Active { seed, header, file, bytes, closed });

@@ -1,0 +1,65 @@
+//! The times of commits: those made since the snapshot was opened in memory, the older ones
+//! read from the snapshot when somebody asks for them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use steadfast_core::{Timestamp, Version};
+use steadfast_durability::snapshot::Snapshot;
+
+use crate::error::Result;
+use crate::timeline::Timeline;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct CommitTimes {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    timeline: Timeline,
+    /// Has the times before those in `timeline`, until they are needed.
+    older: Option<Arc<Snapshot>>,
+}
+
+impl CommitTimes {
+    /// With the times that `snapshot` has.
+    pub(crate) fn after(snapshot: Option<Arc<Snapshot>>) -> Self {
+        Self { known: Mutex::new(Known { timeline: Timeline::default(), older: snapshot }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds commits, in the order of their versions.
+    pub(crate) fn push(&self, commits: impl IntoIterator<Item = (Version, Timestamp)>) {
+        let mut known = self.lock();
+        commits.into_iter().for_each(|(version, time)| known.timeline.push(version, time));
+    }
+
+    /// Drops what is only needed to read below `version`.
+    pub(crate) fn trim(&self, version: Version) {
+        let mut known = self.lock();
+        known.timeline.trim(version);
+        if known.older.as_ref().is_some_and(|older| older.meta().version < version) {
+            known.older = None;
+        }
+    }
+
+    /// Asks the whole timeline.
+    pub(crate) fn ask<T>(&self, ask: impl FnOnce(&Timeline) -> T) -> Result<T> {
+        let mut known = self.lock();
+        if let Some(older) = &known.older {
+            let times = older.commit_times()?;
+            known.timeline.prepend(&times)?;
+            known.older = None;
+        }
+        Ok(ask(&known.timeline))
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.lock().timeline.heap_bytes()
+    }
+}

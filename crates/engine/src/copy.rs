@@ -1,0 +1,189 @@
+//! Copies of a database as a database: backup, restore.
+//!
+//! A copy is one snapshot and a MANIFEST that names it, so what it holds does not depend on any
+//! file of the original. Until its MANIFEST is there it is no database; the name that the
+//! MANIFEST has while it is written is there from the first moment on, and tells an unfinished
+//! copy from one that lost its MANIFEST.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use steadfast_core::{Record, Timestamp, Version};
+use steadfast_durability::disk::Disk;
+use steadfast_durability::layout::Layout;
+use steadfast_durability::manifest::{Floor, LiveSnapshot, Manifest};
+use steadfast_durability::snapshot::{
+    Compression, Snapshot, SnapshotMeta, SnapshotOptions, write_snapshot,
+};
+
+use crate::config::DatabaseBuilder;
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::open::{create_directories, is_vacant, lock, unfinished_copy};
+use crate::view::View;
+
+/// What a copy of a database holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyInfo {
+    /// Everything up to this commit is in it.
+    pub version: Version,
+    /// When that commit was made.
+    pub timestamp: Timestamp,
+    /// Versions of keys in it.
+    pub rows: u64,
+    /// Bytes of its snapshot.
+    pub bytes: u64,
+    /// How long it took, reading it back included.
+    pub duration: Duration,
+}
+
+/// What goes into a copy.
+pub(crate) struct Source<R> {
+    /// What the copy's MANIFEST takes over: id, creation, retention, epochs.
+    pub(crate) manifest: Manifest,
+    /// Rows in the order of a snapshot.
+    pub(crate) rows: R,
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) commit_times: Vec<u8>,
+    /// Above every version that may have been given out, as far as that is known.
+    pub(crate) next_version: Version,
+}
+
+/// Makes a database of `source` in the directory `target`, which must not hold anything, and
+/// reads it back from the device.
+pub(crate) fn write_copy<R>(
+    disk: &Arc<dyn Disk>,
+    target: &Path,
+    compression: Compression,
+    source: Source<R>,
+    stop: &AtomicBool,
+) -> Result<CopyInfo>
+where
+    R: Iterator<Item = Result<Record>>,
+{
+    let started = Instant::now();
+    let layout = Layout::new(target);
+    if !is_vacant(&**disk, &layout)? {
+        let path = target.display();
+        return Err(Error::Invalid(format!("{path}: not empty; a copy needs a new directory")));
+    }
+    create_directories(&**disk, &layout, target)?;
+    let _lock = lock(&**disk, &layout)?;
+    unfinished_copy::mark(&**disk, &layout)?;
+    let Source { mut manifest, rows, meta, commit_times, next_version } = source;
+    let (version, timestamp) = (meta.version, meta.timestamp);
+    let options = SnapshotOptions { compression };
+    let rest = || Ok((meta, commit_times));
+    let written =
+        write_snapshot(disk.clone(), &layout, 1, manifest.database, options, rows, rest)?;
+    let snapshot = Snapshot::open(&**disk, &layout, 1, manifest.database)?;
+    snapshot.verify(&|| stop.load(Ordering::Acquire))?;
+    (manifest.oldest_segment, manifest.newest_segment) = (0, 0);
+    manifest.floor = Floor { version, next_version, timestamp, ..Floor::default() };
+    manifest.snapshots = vec![LiveSnapshot {
+        number: 1,
+        version,
+        first_segment: 0,
+        checksum: written.checksum,
+        verified: true,
+    }];
+    manifest.epochs.retain(|start| start.first_version <= version);
+    disk.create_dir(&layout.wal()).map_err(|error| {
+        crate::open::io(&layout, &layout.wal(), "create", error)
+    })?;
+    manifest.write(&**disk, &layout)?;
+    log::info!("{}: a copy at version {version}", target.display());
+    Ok(CopyInfo {
+        version,
+        timestamp,
+        rows: written.rows,
+        bytes: written.file_bytes,
+        duration: started.elapsed(),
+    })
+}
+
+impl Database {
+    /// Copies everything that is visible now, and durable, into a database of its own in the
+    /// directory `target`, which must be missing or empty. Reading and writing go on. When this
+    /// returns the copy was read back from the device; before, there is no database in `target`.
+    ///
+    /// The copy has the same id, versions, history and times. It shares no file with the
+    /// original, so nothing that happens to the one changes the other.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Invalid` if `target` holds anything; `Corruption` if something of the database
+    /// cannot be read; `Io`.
+    pub fn backup(&self, target: impl AsRef<Path>) -> Result<CopyInfo> {
+        self.check_open()?;
+        self.copy_to(target.as_ref(), self.view()?)
+    }
+
+    /// As [`Database::backup`], of what was visible at `version`: the way back to a point in
+    /// time. History up to there comes along, as far as it is kept.
+    ///
+    /// # Errors
+    ///
+    /// Kind `HistoryTrimmed` if anything of that version is not readable any more; `NotFound`
+    /// if the database has not come that far.
+    pub fn backup_at(&self, target: impl AsRef<Path>, version: Version) -> Result<CopyInfo> {
+        self.check_open()?;
+        self.copy_to(target.as_ref(), self.view_at(version)?)
+    }
+
+    fn copy_to(&self, target: &Path, view: View) -> Result<CopyInfo> {
+        let upkeep = self.upkeep();
+        let files = upkeep.files()?;
+        let version = view.version();
+        upkeep.make_durable()?;
+        let (manifest, namespaces) = upkeep.described_upto(version)?;
+        let timestamp = upkeep.time_of(version)?;
+        let meta = SnapshotMeta {
+            version,
+            timestamp,
+            created: self.now(),
+            namespaces,
+            floors: upkeep.store.floors(),
+        };
+        let newest = version == self.current_version();
+        let next_version = if newest { upkeep.next_version()? } else { version.next() };
+        let source = Source {
+            manifest,
+            rows: view.inner.range_versions(..).map(|row| Ok(row?)),
+            meta,
+            commit_times: upkeep.times.ask(|timeline| timeline.encode_upto(version))?,
+            next_version,
+        };
+        write_copy(&files.disk, target, files.compression, source, &upkeep.stopping)
+    }
+}
+
+/// Makes a database in the directory `target`, which must be missing or empty, of the backup in
+/// the directory `backup`, as it was at `version`, or all of it. The backup is only read.
+///
+/// # Errors
+///
+/// As [`Database::open_read_only`] and [`Database::backup_at`].
+pub fn restore(
+    backup: impl AsRef<Path>,
+    target: impl AsRef<Path>,
+    version: Option<Version>,
+) -> Result<CopyInfo> {
+    restore_with(Database::builder(backup), target.as_ref(), version)
+}
+
+/// As [`restore`], with everything that can be chosen about opening the backup.
+pub fn restore_with(
+    backup: DatabaseBuilder,
+    target: impl AsRef<Path>,
+    version: Option<Version>,
+) -> Result<CopyInfo> {
+    let backup = backup.open_read_only()?;
+    match version {
+        Some(version) => backup.backup_at(target, version),
+        None => backup.backup(target),
+    }
+}

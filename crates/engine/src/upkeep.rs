@@ -1,0 +1,377 @@
+//! What keeps a database small and quick to open: loading, checkpoints, compaction, copies.
+//!
+//! One of these at a time; none of them holds up readers, and writers only for the sync that
+//! puts a name into the MANIFEST.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use steadfast_core::{Clock, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version};
+use steadfast_durability::compaction::remove_unneeded;
+use steadfast_durability::disk::Disk;
+use steadfast_durability::layout::{Layout, disk_bytes};
+use steadfast_durability::manifest::Manifest;
+use steadfast_durability::snapshot::{
+    Compression, Snapshot, SnapshotMeta, SnapshotOptions, write_snapshot,
+};
+use steadfast_durability::wal::writer::{NamespaceLookup, WalWriter};
+use steadfast_storage::UnifiedStore;
+
+use crate::commit::{CLOSED, Pipeline};
+use crate::commit_times::CommitTimes;
+use crate::config::{CheckpointPolicy, CompactMode};
+use crate::error::{Error, Result};
+use crate::loading::{LoadStats, Loading, Sources};
+use crate::namespaces::Namespaces;
+
+/// What a checkpoint did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckpointInfo {
+    /// Everything up to this commit is in the snapshot.
+    pub watermark: Version,
+    /// The number of the snapshot; 0 if there is nothing to keep yet.
+    pub snapshot: u64,
+    /// When that commit was made.
+    pub timestamp: Timestamp,
+    /// Whether a snapshot was written; the newest one may have had everything.
+    pub written: bool,
+    /// Versions of keys in it.
+    pub rows: u64,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// What a compaction did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactInfo {
+    /// How far it went.
+    pub mode: CompactMode,
+    /// By how many bytes the files of the database have become fewer.
+    pub reclaimed_bytes: u64,
+    /// Segments of the log that were removed.
+    pub wal_segments_removed: u64,
+    /// Snapshots that were removed.
+    pub snapshots_removed: u64,
+    /// Versions of keys that retention and expiry let go.
+    pub versions_removed: u64,
+    /// The checkpoint that it made, in [`CompactMode::Full`].
+    pub checkpoint: Option<CheckpointInfo>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Where a database's files are, and how they are written.
+#[derive(Debug, Clone)]
+pub(crate) struct Files {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) layout: Layout,
+    pub(crate) compression: Compression,
+}
+
+/// Namespaces by their ids.
+pub(crate) type Dictionary = Vec<(NamespaceId, Namespace)>;
+
+/// See the module.
+pub(crate) struct Upkeep {
+    pub(crate) store: UnifiedStore,
+    pub(crate) namespaces: Arc<Namespaces>,
+    pub(crate) times: Arc<CommitTimes>,
+    /// `None` for a database that was opened for reading only.
+    pub(crate) pipeline: Option<Arc<Pipeline>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// `None` in memory.
+    pub(crate) files: Option<Files>,
+    /// As it was when the database was opened.
+    pub(crate) manifest: Option<Manifest>,
+    pub(crate) loading: Option<Loading>,
+    pub(crate) policy: CheckpointPolicy,
+    pub(crate) busy: Mutex<()>,
+    /// Whatever takes long stops soon.
+    pub(crate) stopping: AtomicBool,
+}
+
+impl std::fmt::Debug for Upkeep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upkeep").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Upkeep {
+    fn busy(&self) -> MutexGuard<'_, ()> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn files(&self) -> Result<&Files> {
+        let error = || Error::Unsupported("a database in memory has no files".into());
+        self.files.as_ref().ok_or_else(error)
+    }
+
+    fn pipeline(&self) -> Result<&Arc<Pipeline>> {
+        self.pipeline.as_ref().ok_or(Error::Closed("the database was opened for reading only"))
+    }
+
+    /// Asks the writer of the log, or changes it.
+    fn with_writer<T>(
+        &self,
+        work: impl FnOnce(&mut WalWriter) -> steadfast_durability::Result<T>,
+    ) -> Result<T> {
+        let done = self.pipeline()?.with_writer(work, |_, _| {})?;
+        done.ok_or_else(|| Error::Unsupported("a database in memory has no files".into()))
+    }
+
+    fn check_stopping(&self) -> Result<()> {
+        if self.stopping.load(Ordering::Acquire) { Err(CLOSED) } else { Ok(()) }
+    }
+
+    /// The MANIFEST as it is now.
+    pub(crate) fn manifest(&self) -> Result<Manifest> {
+        match (&self.pipeline, &self.manifest) {
+            (Some(_), _) => self.with_writer(|writer| Ok(writer.manifest().clone())),
+            (None, Some(manifest)) => Ok(manifest.clone()),
+            (None, None) => Err(Error::Unsupported("a database in memory has no files".into())),
+        }
+    }
+
+    // ---- Loading -------------------------------------------------------------------------
+
+    /// Whether something of the snapshot is not in memory yet.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading.is_some() && !self.store.is_loaded()
+    }
+
+    /// Loads one section of the snapshot. Returns whether there was one left.
+    pub(crate) fn load_next(&self) -> Result<bool> {
+        let Some(loading) = &self.loading else { return Ok(false) };
+        let Files { disk, layout, .. } = self.files()?;
+        let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
+        let more = loading.load_next(&self.store, &sources);
+        self.distrust_if_damaged(loading)?;
+        Ok(more)
+    }
+
+    /// Has everything in memory when it returns.
+    pub(crate) fn finish_loading(&self) -> Result<()> {
+        let Some(loading) = &self.loading else { return Ok(()) };
+        if self.store.is_loaded() {
+            return Ok(());
+        }
+        let Files { disk, layout, .. } = self.files()?;
+        let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
+        let finished = loading.finish(&self.store, &sources);
+        self.distrust_if_damaged(loading)?;
+        finished
+    }
+
+    /// The next snapshot must not be taken to stand on one that is damaged.
+    fn distrust_if_damaged(&self, loading: &Loading) -> Result<()> {
+        if self.pipeline.is_some() && loading.found_damage() && self.store.is_loaded() {
+            let number = loading.snapshot().info().number;
+            self.with_writer(|writer| {
+                writer.distrust_snapshot(number);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn load_stats(&self) -> LoadStats {
+        self.loading.as_ref().map(Loading::stats).unwrap_or_default()
+    }
+
+    // ---- Checkpoints ---------------------------------------------------------------------
+
+    /// Writes a snapshot of what is visible now, if the newest one does not have it.
+    pub(crate) fn checkpoint(&self) -> Result<CheckpointInfo> {
+        let _busy = self.busy();
+        let made = self.checkpoint_unless(|newest, version| newest == version);
+        self.schedule(made.as_ref().map_or(0, |info| info.bytes))?;
+        made
+    }
+
+    /// Says when the next checkpoint is due, also after one that failed.
+    fn schedule(&self, snapshot_bytes: u64) -> Result<()> {
+        let position = self.with_writer(|writer| Ok(writer.position()))?;
+        let due = position.saturating_add(self.policy.due_after(snapshot_bytes));
+        self.pipeline()?.checkpoint_due_at(due);
+        Ok(())
+    }
+
+    /// How often a checkpoint is due at the least.
+    pub(crate) const fn checkpoint_interval(&self) -> Option<Duration> {
+        self.policy.interval
+    }
+
+    fn checkpoint_unless(
+        &self,
+        has_all: impl FnOnce(Version, Version) -> bool,
+    ) -> Result<CheckpointInfo> {
+        let started = Instant::now();
+        let (files, pipeline) = (self.files()?, self.pipeline()?);
+        self.finish_loading()?;
+        let view = self.store.view(self.clock.now());
+        let version = view.version();
+        // What a snapshot holds must be durable in the log before anything names it; so this
+        // also says whether anything may be named at all.
+        pipeline.sync()?;
+        let number = self.with_writer(|writer| Ok(writer.next_snapshot()))?;
+        let (manifest, namespaces) = self.described_upto(version)?;
+        let newest = manifest.newest_snapshot();
+        let mut info = CheckpointInfo {
+            watermark: version,
+            snapshot: newest.map_or(0, |newest| newest.number),
+            timestamp: self.time_of(version)?,
+            written: false,
+            rows: 0,
+            bytes: 0,
+            duration: Duration::ZERO,
+        };
+        if version == Version::ZERO || newest.is_some_and(|newest| has_all(newest.version, version))
+        {
+            info.duration = started.elapsed();
+            return Ok(info);
+        }
+        let rows = view.range_versions(..).map(|row| {
+            self.check_stopping()?;
+            Ok(row?)
+        });
+        let rest = || {
+            let times = self.times.ask(|timeline| timeline.encode_upto(version))?;
+            let meta = SnapshotMeta {
+                version,
+                timestamp: info.timestamp,
+                created: self.clock.now(),
+                namespaces,
+                // After the rows: what was dropped while they were read counts.
+                floors: self.store.floors(),
+            };
+            Ok((meta, times))
+        };
+        let options = SnapshotOptions { compression: files.compression };
+        let (disk, layout) = (files.disk.clone(), &files.layout);
+        let written =
+            write_snapshot(disk, layout, number, manifest.database, options, rows, rest)?;
+        let named = self
+            .with_writer(|writer| writer.name_snapshot(number, version, written.checksum));
+        if let Err(error) = named {
+            if error.kind() != crate::ErrorKind::Poisoned {
+                let _ = files.disk.remove(&files.layout.snapshot(number));
+            }
+            return Err(error);
+        }
+        info.snapshot = number;
+        info.written = true;
+        info.rows = written.rows;
+        info.bytes = written.file_bytes;
+        info.duration = started.elapsed();
+        log::info!("checkpoint: {info:?}");
+        Ok(info)
+    }
+
+    /// The time of the newest commit up to `version`.
+    pub(crate) fn time_of(&self, version: Version) -> Result<Timestamp> {
+        Ok(self.times.ask(|timeline| timeline.time_of(version))?.unwrap_or(Timestamp::ZERO))
+    }
+
+    /// Has everything visible durable when it returns. What was opened for reading is.
+    pub(crate) fn make_durable(&self) -> Result<()> {
+        self.pipeline.as_ref().map_or(Ok(()), |pipeline| pipeline.sync())
+    }
+
+    /// The MANIFEST, and the dictionary that commits up to `version` use.
+    pub(crate) fn described_upto(&self, version: Version) -> Result<(Manifest, Dictionary)> {
+        let manifest = self.manifest()?;
+        let defined = match &self.pipeline {
+            Some(_) => self.with_writer(|writer| Ok(writer.defined_upto(version)))?,
+            None => self.namespaces.ids(),
+        };
+        let lookup = |id| Some((id, self.namespaces.namespace(id)?));
+        Ok((manifest, defined.into_iter().filter_map(lookup).collect()))
+    }
+
+    /// Above every version that may have been given out.
+    pub(crate) fn next_version(&self) -> Result<Version> {
+        match &self.pipeline {
+            Some(pipeline) => Ok(pipeline.assigned().next()),
+            None => Ok(self.store.current_version().next()),
+        }
+    }
+
+    /// Changes the policy, in the MANIFEST first.
+    pub(crate) fn set_retention(&self, retention: RetentionPolicy) -> Result<()> {
+        let pipeline = self.pipeline()?;
+        pipeline.with_writer(|writer| writer.set_retention(retention.clone()), |_, ()| {})?;
+        self.store.set_policy(retention);
+        Ok(())
+    }
+
+    // ---- Compaction ----------------------------------------------------------------------
+
+    /// Removes what is not needed any more.
+    pub(crate) fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
+        let _busy = self.busy();
+        let started = Instant::now();
+        let Files { disk, layout, .. } = self.files()?;
+        let before = disk_bytes(&**disk, layout)?;
+        let (mut versions_removed, mut checkpoint) = (0, None);
+        if mode == CompactMode::Full {
+            self.finish_loading()?;
+            let versions = self.store.stats().versions;
+            self.store.trim(self.clock.now());
+            let kept = self.store.stats().versions;
+            versions_removed = versions.saturating_sub(kept) as u64;
+            let newest = self.manifest()?.newest_snapshot().copied();
+            let rows = newest.map(|newest| self.open(newest.number)).transpose()?;
+            let rows = rows.map_or(0, |snapshot| snapshot.info().rows);
+            checkpoint = Some(self.checkpoint_unless(|newest, version| {
+                newest == version && rows == kept as u64
+            })?);
+        }
+        self.trust_newest()?;
+        let needed = self.with_writer(|writer| Ok(writer.needed()))?;
+        let removed = remove_unneeded(&**disk, layout, &needed)?;
+        Ok(CompactInfo {
+            mode,
+            reclaimed_bytes: before.saturating_sub(disk_bytes(&**disk, layout)?),
+            wal_segments_removed: removed.segments,
+            snapshots_removed: removed.snapshots,
+            versions_removed,
+            checkpoint,
+            duration: started.elapsed(),
+        })
+    }
+
+    fn open(&self, number: u64) -> Result<Snapshot> {
+        let Files { disk, layout, .. } = self.files()?;
+        Ok(Snapshot::open(&**disk, layout, number, self.manifest()?.database)?)
+    }
+
+    /// Reads the newest snapshot back from the device, and gives up what is kept in case that
+    /// fails.
+    fn trust_newest(&self) -> Result<()> {
+        let manifest = self.manifest()?;
+        let Some(newest) = manifest.newest_snapshot() else {
+            if self.store.current_version() == Version::ZERO {
+                return Ok(());
+            }
+            let text = "there is no checkpoint yet: nothing of the log can be removed";
+            return Err(Error::Invalid(text.into()));
+        };
+        if !newest.verified {
+            self.open(newest.number)?.verify(&|| self.stopping.load(Ordering::Acquire))?;
+        }
+        let number = newest.number;
+        self.with_writer(|writer| writer.trust_snapshot(number))
+    }
+
+    /// Makes a checkpoint and removes what it makes superfluous: what the background thread
+    /// does when it is time.
+    pub(crate) fn checkpoint_and_compact(&self) -> Result<()> {
+        self.checkpoint()?;
+        self.compact(CompactMode::WalOnly).map(drop)
+    }
+}
