@@ -66,6 +66,24 @@ pub const SEGMENT_NUMBER_MAX: u64 = 1 << 48;
 /// Highest number of a snapshot.
 pub const SNAPSHOT_NUMBER_MAX: u64 = 1 << 48;
 
+/// Bytes of rows in a block of a snapshot, uncompressed: what one read of a key takes from the
+/// device and checks. Larger blocks compress better and make the index smaller; smaller ones
+/// read less for one key. A row that is larger has a block of its own.
+pub const SNAPSHOT_BLOCK_BYTES: usize = 16 << 10;
+
+/// Bytes of rows in a section of a snapshot, uncompressed: what a load takes at once, so that a
+/// device streams and two threads find enough sections to share. Versions of one key stay
+/// together, so a key with a long history makes its section longer.
+pub const SNAPSHOT_SECTION_BYTES: usize = 1 << 20;
+
+/// Most bytes of rows that a block of more than one row may hold: what a reader takes from a
+/// file at the most, whatever the file says. Above what is written, so that later releases
+/// may write larger ones.
+pub const SNAPSHOT_BLOCK_BYTES_MAX: usize = 256 << 10;
+
+/// Most bytes that a block may take once decompressed: the largest row, and what is said of it.
+pub const SNAPSHOT_PLAIN_BYTES_MAX: usize = VALUE_BYTES_MAX + 2 * STORED_KEY_BYTES_MAX + 4096;
+
 /// Write-set entries of recent commits kept to validate running transactions. A transaction
 /// whose view is older than the oldest kept commit gets a conflict and starts again.
 pub const RECENT_WRITES_MAX: usize = 1 << 16;

@@ -122,6 +122,13 @@ pub trait DiskFile: Debug + Send + Sync {
 
     /// As [`DiskFile::sync_data`], and all other metadata too.
     fn sync_all(&self) -> io::Result<()>;
+
+    /// Drops what the kernel keeps in memory of this file's synced bytes, so that the next
+    /// read takes them from the device: otherwise a check of the bytes would only check the
+    /// kernel's copy. A hint; where the system has no such call, nothing happens.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What [`DiskFile::write_at_durable`] is aligned to, in bytes: the block size of every

@@ -41,6 +41,14 @@ pub enum Error {
         /// The newest format this release reads.
         known: u32,
     },
+    /// The file needs something that this build of the library leaves out.
+    #[error("{file}: {reason}")]
+    Unsupported {
+        /// The file, relative to the database.
+        file: String,
+        /// What is missing, and how to get it.
+        reason: &'static str,
+    },
     /// There is no database there.
     #[error("{path}: {reason}")]
     NotADatabase {
@@ -97,6 +105,10 @@ pub enum CorruptionKind {
     BadManifest,
     /// A segment holds commits and the MANIFEST does not name it, so the MANIFEST is an old one.
     OldManifest,
+    /// A snapshot does not end with a valid footer.
+    BadFooter,
+    /// A part of a snapshot is not what was written.
+    BadSnapshot,
 }
 
 impl std::fmt::Display for CorruptionKind {
@@ -115,6 +127,8 @@ impl std::fmt::Display for CorruptionKind {
             Self::OldManifest => {
                 "commits in a segment that the MANIFEST, an older one, does not name"
             }
+            Self::BadFooter => "no valid footer of a snapshot",
+            Self::BadSnapshot => "a part of a snapshot that is not what was written",
         })
     }
 }

@@ -4,13 +4,13 @@
 //! <db>/LOCK                  locked by the writer
 //! <db>/MANIFEST              replaced atomically through MANIFEST.tmp
 //! <db>/WAL/wal-000001.seg    segments of the log
-//! <db>/SNAPSHOTS/            snapshots
+//! <db>/SNAPSHOTS/snap-000001.chk  snapshots
 //! <db>/quarantine/           copies of what recovery cut
 //! ```
 
 use std::path::{Path, PathBuf};
 
-use steadfast_core::limits::SEGMENT_NUMBER_MAX;
+use steadfast_core::limits::{SEGMENT_NUMBER_MAX, SNAPSHOT_NUMBER_MAX};
 
 use crate::disk::{Access, Disk, EntryKind};
 use crate::error::{IoContext, Result};
@@ -83,6 +83,28 @@ impl Layout {
         self.root.join("SNAPSHOTS")
     }
 
+    /// A snapshot.
+    pub fn snapshot(&self, number: u64) -> PathBuf {
+        self.snapshots().join(Self::snapshot_name(number))
+    }
+
+    /// A snapshot's file name.
+    pub fn snapshot_name(number: u64) -> String {
+        format!("snap-{number:06}.chk")
+    }
+
+    /// A snapshot's path relative to the database, for messages.
+    pub fn snapshot_label(number: u64) -> String {
+        format!("SNAPSHOTS/{}", Self::snapshot_name(number))
+    }
+
+    /// The number in a snapshot's file name; `None` for any other name.
+    pub fn parse_snapshot_name(name: &str) -> Option<u64> {
+        let number = name.strip_prefix("snap-")?.strip_suffix(".chk")?.parse().ok()?;
+        let possible = (1..=SNAPSHOT_NUMBER_MAX).contains(&number);
+        (possible && Self::snapshot_name(number) == name).then_some(number)
+    }
+
     /// The directory of copies of what recovery cut.
     pub fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
@@ -137,6 +159,15 @@ mod tests {
             "x",
         ] {
             assert_eq!(Layout::parse_segment_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn only_names_it_would_write_itself_are_snapshots() {
+        assert_eq!(Layout::parse_snapshot_name("snap-000012.chk"), Some(12));
+        assert_eq!(Layout::parse_snapshot_name("snap-1234567.chk"), Some(1_234_567));
+        for name in ["snap-12.chk", "snap-000000.chk", "snap-000012.seg", "wal-000012.seg", "x"] {
+            assert_eq!(Layout::parse_snapshot_name(name), None, "{name}");
         }
     }
 }

@@ -4,7 +4,7 @@
 //! it recovers into a [`steadfast_core::ReplayTarget`]. *When* anything is written, synced or
 //! recovered is the engine's decision; *how*, so that it survives, is decided here.
 //!
-//! Where to look: the formats are in [`wal`] and [`manifest`], the decision table in
+//! Where to look: the formats are in [`wal`], [`snapshot`] and [`manifest`], the decision table in
 //! [`recovery`], the names of files in [`layout`].
 
 pub mod compaction;

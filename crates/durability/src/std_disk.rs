@@ -183,6 +183,12 @@ impl DiskFile for StdFile {
     fn sync_all(&self) -> io::Result<()> {
         self.cached.sync_all()
     }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn forget_cached(&self) -> io::Result<()> {
+        use rustix::fs::{Advice, fadvise};
+        Ok(fadvise(&self.cached, 0, None, Advice::DontNeed)?)
+    }
 }
 
 /// The same file opened past the kernel's cache: a write returns when the device says that
