@@ -71,6 +71,9 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// A piece of a snapshot cannot be read.
+    #[error(transparent)]
+    Table(#[from] steadfast_core::TableError),
     /// The caller's input.
     #[error(transparent)]
     Input(#[from] steadfast_core::Error),

@@ -195,7 +195,7 @@ impl RecoveryReport {
             || self.stats.discarded_txns > 0
             || self.stats.orphaned_entries > 0
             || matches!(self.log, LogClass::TornUnpromised | LogClass::Ambiguous)
-            || self.snapshots == SnapshotClass::Fallback
+            || matches!(self.snapshots, SnapshotClass::Fallback)
     }
 }
 

@@ -10,7 +10,7 @@ use super::SnapshotInfo;
 use super::block::{Block, Found, decode_rows, row_order};
 use super::cache::BlockCache;
 use super::filter::{Filter, key_hash};
-use super::footer::{FOOTER_BYTES, Footer, HEADER_BYTES};
+use super::footer::{FOOTER_BYTES, Footer, HEADER_BYTES, Header};
 use super::index::{BlockEntry, SectionEntry, decode_section_index, decode_top_index};
 use super::meta::SnapshotMeta;
 use super::piece::{Checked, PIECE_HEADER_BYTES, PieceKind, Sealed, Seed, open_piece};

@@ -423,21 +423,34 @@ impl WalWriter {
     }
 
     fn is_logged(&self, id: NamespaceId) -> bool {
-        id == NamespaceId::SYSTEM || self.logged.get(id.0 as usize).copied().unwrap_or(false)
+        id == NamespaceId::SYSTEM
+            || self.logged.get(id.0 as usize).is_some_and(Option::is_some)
     }
 
-    fn mark_logged(&mut self, id: NamespaceId) {
+    fn mark_logged(&mut self, id: NamespaceId, version: Version) {
         let index = id.0 as usize;
         if index >= self.logged.len() {
-            self.logged.resize(index + 1, false);
+            self.logged.resize(index + 1, None);
         }
-        self.logged[index] = true;
+        self.logged[index].get_or_insert(version);
     }
 
+    /// Notes the definitions of a group that was written, by the version of its last commit.
     fn mark_all_logged(&mut self, ids: &mut Vec<NamespaceId>) {
         for id in ids.drain(..) {
-            self.mark_logged(id);
+            self.mark_logged(id, self.last.0);
         }
+    }
+
+    /// The namespace ids that commits up to `version` define. (A definition counts as made by
+    /// the last commit of its group, so one of several commits that were written together may
+    /// be missing here: the log behind `version` has it then.)
+    pub fn defined_upto(&self, version: Version) -> Vec<NamespaceId> {
+        let defined = |(id, defined): (usize, &Option<Version>)| {
+            let id = NamespaceId(u32::try_from(id).ok()?);
+            defined.filter(|defined| *defined <= version).map(|_| id)
+        };
+        self.logged.iter().enumerate().filter_map(defined).collect()
     }
 
     /// Writes what the builder holds as one group.
