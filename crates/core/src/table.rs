@@ -80,3 +80,12 @@ impl TableError {
         self.io.is_none()
     }
 }
+
+/// Two errors are the same if they say the same about the same place.
+impl PartialEq for TableError {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.file, self.offset, &self.reason) == (&other.file, other.offset, &other.reason)
+    }
+}
+
+impl Eq for TableError {}

@@ -4,10 +4,14 @@
 //! last byte of each value are read.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use steadfast_core::{Record, RecordBuilder, ReplayTarget, Timestamp, Version};
-use steadfast_storage::{Result, UnifiedStore};
+use steadfast_core::{
+    Place, Record, RecordBuilder, ReplayTarget, SortedTable, TableError, TableSlice, Timestamp,
+    Version,
+};
+use steadfast_storage::UnifiedStore;
 
 const GROUP: usize = 100;
 const KEY_BYTES: usize = 24;
@@ -25,6 +29,8 @@ fn main() {
     gets_beside_a_writer(&store, rows);
     scans(&store, rows);
     overwrites(&store, rows);
+    drop(store);
+    loads(rows);
     inserts(rows.min(1_000_000));
 }
 
@@ -115,7 +121,10 @@ fn random_keys(rows: usize, seed: u64, count: usize) -> Vec<[u8; KEY_BYTES]> {
     (0..count).map(|_| key(rng.usize(..rows))).collect()
 }
 
-fn get_each(keys: &[[u8; KEY_BYTES]], get: impl Fn(&[u8]) -> Result<Option<Record>>) {
+fn get_each(
+    keys: &[[u8; KEY_BYTES]],
+    get: impl Fn(&[u8]) -> steadfast_storage::Result<Option<Record>>,
+) {
     for key in keys {
         let found = get(key).expect("reading memory");
         std::hint::black_box(touch(&found.expect("the row is there")));
@@ -203,6 +212,88 @@ fn overwrites(store: &UnifiedStore, rows: usize) {
     println!("overwrites, one a commit: {one:.2} M/s");
     let stats = store.stats();
     println!("  then {} bytes an entry by stats()", stats.overhead_bytes / rows);
+}
+
+/// A table whose sections have been read already: what is measured is laying them into memory.
+#[derive(Debug)]
+struct ReadTable {
+    first_keys: Vec<[u8; KEY_BYTES]>,
+    sections: Vec<Mutex<Vec<Record>>>,
+}
+
+const SECTION: usize = 20_000;
+
+impl SortedTable for ReadTable {
+    fn get(&self, _: &[u8], _: Version) -> Result<Option<Record>, TableError> {
+        Ok(None)
+    }
+
+    fn slice(&self, _: Place<'_>) -> Result<TableSlice, TableError> {
+        unreachable!("nobody reads while it is loaded")
+    }
+
+    fn sections(&self) -> usize {
+        self.sections.len()
+    }
+
+    fn section_of(&self, key: &[u8]) -> usize {
+        self.first_keys.partition_point(|first| first.as_slice() <= key).saturating_sub(1)
+    }
+
+    fn first_key(&self, section: usize) -> &[u8] {
+        &self.first_keys[section]
+    }
+
+    fn section(&self, section: usize) -> Result<Vec<Record>, TableError> {
+        Ok(std::mem::take(&mut *self.sections[section].lock().expect("no loader panics")))
+    }
+}
+
+/// Loads a table, one thread from its beginning and one from its end, and asks meanwhile for
+/// the longest that a commit takes.
+fn loads(rows: usize) {
+    for committing in [false, true] {
+        let sections = (0..rows).step_by(SECTION);
+        let read = |from: usize| (from..rows.min(from + SECTION)).map(|row| record(row, 1));
+        let table = Arc::new(ReadTable {
+            first_keys: sections.clone().map(key).collect(),
+            sections: sections.map(|from| Mutex::new(read(from).collect())).collect(),
+        });
+        let store = UnifiedStore::new();
+        store.attach_table(table.clone());
+        store.publish(Version(1));
+        let middle = table.sections() / 2;
+        let (start, mut slowest, mut took) = (Instant::now(), Duration::ZERO, Duration::ZERO);
+        std::thread::scope(|scope| {
+            let load = |section| {
+                store.load_section(section).expect("nothing is read");
+            };
+            let loaders = [
+                scope.spawn(move || (0..middle).for_each(load)),
+                scope.spawn({
+                    let last = table.sections();
+                    move || (middle..last).rev().for_each(load)
+                }),
+            ];
+            let mut rng = fastrand::Rng::with_seed(11);
+            while committing && !store.is_loaded() {
+                let start = Instant::now();
+                overwrite(&store, rng.usize(..rows));
+                slowest = slowest.max(start.elapsed());
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            for loader in loaders {
+                loader.join().expect("a loader ends");
+            }
+            took = start.elapsed();
+        });
+        let rate = rate(rows, took);
+        if committing {
+            println!("  beside commits: {rate:.2} M rows/s, slowest commit {slowest:.1?}");
+        } else {
+            println!("loading with two threads (one pass): {rate:.2} M rows/s");
+        }
+    }
 }
 
 fn inserts(rows: usize) {

@@ -71,6 +71,23 @@ impl Inner {
             bulk.merge(upper);
         });
     }
+
+    /// Inserts records in the order of key and version, as a part of a table that is being
+    /// loaded. Nobody waits for them, for the table answers meanwhile.
+    pub(crate) fn insert_sorted(&self, records: impl ExactSizeIterator<Item = Record>) {
+        let keyed =
+            |record: Record| Keyed { head: 0, hash: self.points.hash(record.key()), record };
+        let mut part: Vec<_> = records.map(keyed).collect();
+        let (Some(first), Some(last)) = (part.first(), part.last()) else { return };
+        let (first, last) = (first.record.clone(), last.record.clone());
+        let shared = common_prefix(first.key(), last.key());
+        for keyed in &mut part {
+            keyed.head = wide_head(&keyed.record.key()[shared..]);
+        }
+        let limits = self.registry.limits(self.garbage.tombstones_stay());
+        let bulk = Bulk { store: self, prefix: &first.key()[..shared], limits, unread: false };
+        bulk.insert(part);
+    }
 }
 
 /// A head with about as many below it as above.
@@ -115,13 +132,18 @@ impl<'a> End<'a> {
 }
 
 impl Bulk<'_> {
-    /// Inserts a part of the run.
+    /// Sorts and inserts a part of the run.
     fn merge(&self, mut part: Vec<Keyed>) {
         part.sort_unstable_by(|a, b| {
             (a.head.cmp(&b.head))
                 .then_with(|| a.record.key().cmp(b.record.key()))
                 .then_with(|| a.record.version().cmp(&b.record.version()))
         });
+        self.insert(part);
+    }
+
+    /// Inserts records in the order of key and version.
+    fn insert(&self, part: Vec<Keyed>) {
         let mut rest = part.into_iter();
         let mut points = Vec::new();
         while let Some(first) = rest.as_slice().first().map(|keyed| keyed.record.clone()) {

@@ -1,11 +1,8 @@
 //! What reading and writing the store can answer besides what was asked for.
 
-use steadfast_core::Version;
+use steadfast_core::{TableError, Version};
 
 /// Why the store did not do what it was asked.
-///
-/// Every read returns a `Result` although only [`View`](crate::View)s in the past can fail
-/// today: sorted tables on disk will join the read path, and their bytes can be damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -28,6 +25,10 @@ pub enum Error {
         /// The newest published version.
         newest: Version,
     },
+    /// A piece of the table beneath the store, which this read needs and memory does not have
+    /// yet, could not be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
 }
 
 /// Result with this layer's [`Error`].

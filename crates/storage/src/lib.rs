@@ -6,15 +6,19 @@
 //! version that they hold ([`View`]) or at the newest published one; writers insert versions
 //! above it and publish them afterwards.
 //!
+//! A sorted table may lie beneath ([`UnifiedStore::attach_table`]): reads answer from both,
+//! section by section the table is loaded, and then it is let go.
+//!
 //! This crate knows no bytes on disk, starts no threads that outlive a call, and decides
 //! neither when to commit nor what a version number is: the engine does.
 //!
 //! # Locks
 //!
-//! In the order in which they may be taken: the store's writer, the directory's growth, a
-//! region, a leaf, a shard of the hash, the registry of views, the garbage. No caller's code
+//! In the order in which they may be taken: the store's writer, a section of the table beneath
+//! while it is loaded, the directory's growth, a region, a leaf, a shard of the hash, the registry of views, the garbage. No caller's code
 //! runs while one of them is held.
 
+mod beneath;
 mod bulk;
 mod chain;
 mod directory;
@@ -22,7 +26,9 @@ mod error;
 mod garbage;
 mod heads;
 mod leaf;
+mod load;
 mod lock;
+mod merge;
 mod points;
 mod range;
 mod region;
@@ -33,7 +39,9 @@ mod store;
 mod tests;
 mod view;
 
+pub use beneath::LoadProgress;
 pub use error::{Error, Result};
+pub use load::LoadedSection;
 pub use range::Range;
 pub use stats::StoreStats;
 pub use store::{Applied, UnifiedStore};

@@ -156,6 +156,19 @@ impl Points {
         }
     }
 
+    /// Makes room for `total` keys in one step, as long as there are few yet: growing later
+    /// means asking each record for its key again.
+    pub(crate) fn expect(&self, total: usize) {
+        let each = total / SHARDS + total / SHARDS / 8;
+        for shard in &self.shards {
+            if lock::read(&shard.0).capacity() < each / 2 {
+                let mut table = lock::write(&shard.0);
+                let more = each.saturating_sub(table.len());
+                table.reserve(more, |other| self.hash(other.key()));
+            }
+        }
+    }
+
     /// How many keys it has.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -93,7 +93,7 @@ impl Registry {
         Ok(())
     }
 
-    fn oldest_readable(&self) -> Version {
+    pub(crate) fn oldest_readable(&self) -> Version {
         let floor = Version(self.floor.load(Ordering::Acquire));
         if self.limits(false).horizon_is_the_oldest_readable() {
             return floor.max(self.horizon());

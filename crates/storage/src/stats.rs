@@ -2,6 +2,7 @@
 
 use steadfast_core::Version;
 
+use crate::beneath::LoadProgress;
 use crate::store::Inner;
 
 /// Figures of a store. Bytes on the heap are an estimate: capacities of every table, and for
@@ -25,6 +26,8 @@ pub struct StoreStats {
     pub oldest_view: Option<Version>,
     /// Keys with something that is dropped only when a view is.
     pub garbage: usize,
+    /// What of the table beneath is in memory; the rest is in none of these figures.
+    pub loading: LoadProgress,
 }
 
 impl StoreStats {
@@ -47,6 +50,7 @@ impl StoreStats {
             open_views,
             oldest_view,
             garbage: store.garbage.len(),
+            loading: store.beneath.progress(),
         }
     }
 }

@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use steadfast_core::{
-    Key, Namespace, NamespaceId, Record, RecordBuilder, ReplayTarget, Retention, Timestamp, Value,
-    Version,
+    Key, Namespace, NamespaceId, Place, Record, RecordBuilder, ReplayTarget, Retention,
+    SortedTable, Timestamp, Value, Version,
 };
 
+use crate::beneath::{Beneath, LoadProgress};
+use crate::chain::Chain;
 use crate::directory::{Directory, Seek};
 use crate::garbage::Garbage;
 use crate::leaf::{Inserted, Pruned};
 use crate::points::{Points, Probe};
 use crate::registry::Registry;
-use crate::{Result, StoreStats, View, lock};
+use crate::{LoadedSection, Result, StoreStats, View, lock};
 
 /// Keys looked at again for each commit, so that what an old view has piled up is dropped
 /// without stopping anyone.
@@ -42,6 +44,7 @@ pub struct UnifiedStore {
 pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) points: Points,
+    pub(crate) beneath: Beneath,
     pub(crate) registry: Registry,
     pub(crate) garbage: Garbage,
     /// Held by the store's own writes, which choose versions themselves.
@@ -73,6 +76,7 @@ impl UnifiedStore {
         let inner = Inner {
             directory: Directory::new(),
             points: Points::new(),
+            beneath: Beneath::new(),
             registry: Registry::new(retention),
             garbage: Garbage::new(),
             writer: Mutex::new(()),
@@ -87,7 +91,7 @@ impl UnifiedStore {
 
     /// The newest published value of a key that is live by the system clock.
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
-        Ok(self.newest(key).filter(|record| {
+        Ok(self.newest(key)?.filter(|record| {
             // Asking for the time costs more than finding the record.
             !record.is_tombstone()
                 && (record.expiry().is_none() || record.is_live(Timestamp::now()))
@@ -96,10 +100,10 @@ impl UnifiedStore {
 
     /// The newest published value of a key that is live at `now`.
     pub fn get_latest(&self, key: &[u8], now: Timestamp) -> Result<Option<Record>> {
-        Ok(self.newest(key).filter(|record| record.is_live(now)))
+        Ok(self.newest(key)?.filter(|record| record.is_live(now)))
     }
 
-    fn newest(&self, key: &[u8]) -> Option<Record> {
+    fn newest(&self, key: &[u8]) -> Result<Option<Record>> {
         // Without a view nothing holds a version in place, so which one is visible is asked
         // under the lock that pruning takes: it has left the newest one visible by then.
         self.inner.newest_at(key, || self.inner.registry.visible())
@@ -164,6 +168,54 @@ impl UnifiedStore {
         if !stay {
             self.inner.prune_waiting(usize::MAX);
         }
+    }
+
+    /// Lays a table beneath: from now on every read answers from memory and from it, until all
+    /// its sections are loaded. Tombstones stay until then. To be called before anything is
+    /// published above the newest version of the table, and before anything is replayed.
+    ///
+    /// # Panics
+    ///
+    /// If the store has or had a table.
+    pub fn attach_table(&self, table: Arc<dyn SortedTable>) {
+        if table.sections() > 0 {
+            self.let_tombstones_stay(true);
+        }
+        self.inner.beneath.attach(table);
+    }
+
+    /// Takes a section of the table beneath into memory, beside readers, commits and loads of
+    /// other sections, none of which waits for more than the change of one part of a region.
+    /// The last section lets go of the table, and of every tombstone that had to stay for it.
+    /// What is loaded already is not loaded again.
+    ///
+    /// Errors: [`Table`](crate::Error::Table) if the section cannot be read. It stays as it was;
+    /// [`supply_section`](Self::supply_section) may take its rows from elsewhere.
+    ///
+    /// # Panics
+    ///
+    /// If the table has no such section.
+    pub fn load_section(&self, section: usize) -> Result<LoadedSection> {
+        self.inner.load(section, |table| Ok(table.section(section)?))
+    }
+
+    /// Takes the rows of a section that were found elsewhere, in any order.
+    ///
+    /// # Panics
+    ///
+    /// If the table has no such section.
+    pub fn supply_section(&self, section: usize, rows: Vec<Record>) -> LoadedSection {
+        self.inner.load(section, |_| Ok(rows)).expect("no table is read")
+    }
+
+    /// Whether memory holds everything: no table is beneath, or all of it is loaded.
+    pub fn is_loaded(&self) -> bool {
+        self.inner.beneath.is_nothing()
+    }
+
+    /// How far the table beneath is loaded.
+    pub fn load_progress(&self) -> LoadProgress {
+        self.inner.beneath.progress()
     }
 
     /// Writes a value at the next version, to be there for `ttl` if given. Neither this nor
@@ -262,8 +314,18 @@ impl Inner {
     /// The newest record of a key not above the version that `at` tells, asked for under the
     /// lock of what is read.
     #[inline]
-    pub(crate) fn newest_at(&self, key: &[u8], at: impl Fn() -> Version) -> Option<Record> {
-        match self.points.probe(key, &at) {
+    pub(crate) fn newest_at(&self, key: &[u8], at: impl Fn() -> Version) -> Result<Option<Record>> {
+        let memory_has_all = self.beneath.is_nothing();
+        let found = self.newest_in_memory(key, &at);
+        if found.is_some() || memory_has_all {
+            return Ok(found);
+        }
+        self.newest_beneath(key, &at)
+    }
+
+    #[inline]
+    fn newest_in_memory(&self, key: &[u8], at: &impl Fn() -> Version) -> Option<Record> {
+        match self.points.probe(key, at) {
             Probe::Absent => None,
             Probe::Found(record) => Some(record),
             Probe::Newer => self.directory.read(Seek::At(key), |found| {
@@ -271,6 +333,21 @@ impl Inner {
                 found.leaf.chain(row).newest_at(at()).cloned()
             }),
         }
+    }
+
+    /// The same for a key of which memory has just been found to have nothing that old.
+    #[cold]
+    fn newest_beneath(&self, key: &[u8], at: &impl Fn() -> Version) -> Result<Option<Record>> {
+        let sections = self.beneath.sections();
+        match sections.filter(|sections| !sections.is_loaded(sections.section_at(Place::At(key)))) {
+            Some(sections) => Ok(sections.table.get(key, at())?),
+            None => Ok(self.newest_in_memory(key, at)),
+        }
+    }
+
+    /// How many of the oldest versions of a key nobody needs.
+    pub(crate) fn first_needed(&self, chain: Chain<'_>) -> usize {
+        chain.first_needed(&self.registry.limits(self.garbage.tombstones_stay()))
     }
 
     /// Inserts a record. Returns whether there may be something to prune when it is published.
@@ -324,7 +401,7 @@ impl Inner {
     }
 
     /// Prunes at most `steps` keys that have waited for the horizon to move.
-    fn prune_waiting(&self, steps: usize) {
+    pub(crate) fn prune_waiting(&self, steps: usize) {
         for _ in 0..steps {
             let Some(record) = self.garbage.pop_due(self.registry.horizon()) else { return };
             self.prune(record.key());

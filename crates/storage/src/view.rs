@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use steadfast_core::{Record, Timestamp, Version, prefix_end};
 
-use crate::directory::Seek;
-use crate::range::{Range, Select};
+use crate::merge::Select;
+use crate::range::Range;
 use crate::{Result, UnifiedStore};
 
 /// What the store showed at one version, with a clock that stands still.
@@ -53,7 +53,7 @@ impl View {
 
     /// The value of a key, if it has one that is neither deleted nor expired.
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
-        let newest = self.store().inner.newest_at(key, || self.version());
+        let newest = self.store().inner.newest_at(key, || self.version())?;
         Ok(newest.filter(|record| record.is_live(self.now())))
     }
 
@@ -75,10 +75,7 @@ impl View {
     /// Every kept version of a key up to the view's, newest first: tombstones and expired
     /// values too.
     pub fn versions(&self, key: &[u8]) -> Result<Vec<Record>> {
-        Ok(self.store().inner.directory.read(Seek::At(key), |found| {
-            let Ok(row) = found.leaf.find(key) else { return Vec::new() };
-            found.leaf.chain(row).upto(self.version()).cloned().collect()
-        }))
+        self.range_versions(key.to_vec()..=key.to_vec()).collect()
     }
 
     /// Every kept version up to the view's of every key within `bounds`, in key order, newest

@@ -5,6 +5,7 @@ mod concurrent;
 mod history;
 mod model;
 mod replay;
+mod table;
 
 use std::num::NonZeroU32;
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use steadfast_core::{Record, Retention, Timestamp, Version};
+use steadfast_core::{Record, Retention, SortedTable, Timestamp, Version};
 
+use super::table::FakeTable;
 use super::*;
 use crate::{Error, View};
 
@@ -36,6 +38,10 @@ enum Step {
     DropView {
         which: usize,
     },
+    /// Loads a section of the table beneath, if there is one.
+    Load {
+        which: usize,
+    },
     Check {
         which: usize,
         from: u16,
@@ -60,6 +66,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (900u64..1_100).prop_map(|now| Step::View { now }),
         1 => (0u64..6, 900u64..1_100).prop_map(|(back, now)| Step::ViewAt { back, now }),
         2 => any::<usize>().prop_map(|which| Step::DropView { which }),
+        2 => any::<usize>().prop_map(|which| Step::Load { which }),
         2 => (any::<usize>(), 0u16..300, 0u16..300, any::<(bool, bool)>())
             .prop_map(|(which, from, to, inclusive)| Step::Check { which, from, to, inclusive }),
     ];
@@ -172,11 +179,69 @@ fn check_nothing_is_kept_in_vain(store: &UnifiedStore, model: &Model, retention:
     assert_eq!(store.stats().garbage, 0);
 }
 
-fn run(steps: Vec<Step>, retention: Retention) {
+/// Where the rows are that were written before the steps begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// There are none.
+    Nothing,
+    /// In a table beneath, of which nothing is loaded until the end.
+    Beneath,
+    /// In a table beneath, of which steps load a section now and then.
+    HalfLoaded,
+    /// In a table beneath, all of which is loaded in some order before the first step.
+    Loaded,
+}
+
+/// A store whose first versions come from a table, and what it holds.
+fn store_over(
+    before: Before,
+    first: &[Step],
+    retention: Retention,
+) -> (UnifiedStore, Model, u64, Arc<FakeTable>) {
+    let (store, mut model, mut version) =
+        (UnifiedStore::with_retention(retention), Model::new(), 0);
+    for step in first {
+        let (Step::Put { keys, .. } | Step::Delete { keys }) = step else { continue };
+        version += 1;
+        let expiry = match step {
+            Step::Put { expiry, .. } => expiry.map(Timestamp::from_micros),
+            _ => None,
+        };
+        let record = |key: Vec<u8>| match step {
+            Step::Put { .. } => {
+                builder(version, expiry).put(&[&key, &b"0"[..]].concat(), key.len())
+            }
+            _ => delete_at(&key, version),
+        };
+        let keys: std::collections::BTreeSet<_> = keys.iter().map(|number| key(*number)).collect();
+        let records: Vec<_> = keys.into_iter().map(record).collect();
+        commit(&store, &records);
+        for record in records {
+            model.entry(record.key().to_vec()).or_default().push(record);
+        }
+    }
+    let table = FakeTable::of_store(&store);
+    if before == Before::Nothing {
+        return (store, model, version, table);
+    }
+    let floor = store.inner.registry.oldest_readable();
     let store = UnifiedStore::with_retention(retention);
-    let mut model = Model::new();
+    store.attach_table(table.clone());
+    store.inner.registry.raise_floor(floor);
+    store.publish(Version(version));
+    if before == Before::Loaded {
+        let mut order: Vec<_> = (0..table.sections()).collect();
+        fastrand::Rng::with_seed(version).shuffle(&mut order);
+        for section in order {
+            store.load_section(section).unwrap();
+        }
+    }
+    (store, model, version, table)
+}
+
+fn run(first: &[Step], steps: Vec<Step>, retention: Retention, before: Before) {
+    let (store, mut model, mut version, table) = store_over(before, first, retention);
     let mut views: Vec<View> = Vec::new();
-    let mut version = 0;
     let write = |model: &mut Model, version: u64, keys: &[u16], make: &dyn Fn(&[u8]) -> Record| {
         let mut keys: Vec<_> = keys.iter().map(|number| key(*number)).collect();
         keys.sort();
@@ -233,6 +298,11 @@ fn run(steps: Vec<Step>, retention: Retention) {
                     views.swap_remove(which % views.len());
                 }
             }
+            Step::Load { which } => {
+                if before == Before::HalfLoaded && table.sections() > 0 {
+                    store.load_section(which % table.sections()).unwrap();
+                }
+            }
             Step::Check { which, from, to, inclusive } => {
                 let bound = |number, inclusive: bool| match inclusive {
                     true => Bound::Included(key(number)),
@@ -256,6 +326,15 @@ fn run(steps: Vec<Step>, retention: Retention) {
         check_view(&model, view, (Bound::Unbounded, Bound::Unbounded));
         check_history(&model, view, retention);
     }
+    for section in 0..table.sections() {
+        if before != Before::Nothing {
+            store.load_section(section).unwrap();
+        }
+    }
+    for view in &views {
+        check_view(&model, view, (Bound::Unbounded, Bound::Unbounded));
+        check_history(&model, view, retention);
+    }
     drop(views);
     // Dropping a view looks at a bounded number of keys.
     store.prune_waiting(usize::MAX);
@@ -264,14 +343,17 @@ fn run(steps: Vec<Step>, retention: Retention) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_does_what_a_map_of_versions_does(
+        first in steps(),
         steps in steps(),
+        before in prop::sample::select(
+            vec![Before::Nothing, Before::Beneath, Before::HalfLoaded, Before::Loaded]),
         retention in prop::sample::select(
             vec![Retention::NEWEST, keep_last(2), keep_last(3), Retention::KeepAll]),
     ) {
-        run(steps, retention);
+        run(&first, steps, retention, before);
     }
 }
