@@ -60,7 +60,7 @@ impl Subject {
         let disk = self.disk.killed();
         damage(&disk);
         let before = disk.fingerprint();
-        let opened = catch_unwind(AssertUnwindSafe(|| builder(&disk, self.config).open()))
+        let opened = catch_unwind(AssertUnwindSafe(|| builder(&disk, self.config.clone()).open()))
             .map_err(|_| "panicked".to_owned())?;
         let db = match opened {
             Err(error) => {

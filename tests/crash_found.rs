@@ -36,7 +36,7 @@ fn a_crash_between_a_segment_header_and_the_manifest_opens() {
     let (history, db) = Driver::new(disk.clone(), workload.clone()).run();
     for moment in disk.take_moments().iter().filter(|moment| moment.note() > 0) {
         let kept = history.progress[usize::try_from(moment.note()).unwrap()].acknowledged;
-        let opened = builder(&moment.kill(), workload.config).open();
+        let opened = builder(&moment.kill(), workload.config.clone()).open();
         let content = opened.and_then(|db| content_now(&db));
         let content = content.unwrap_or_else(|error| panic!("{moment:?}: {error}"));
         assert!(content.len() >= history.models[kept].content().len(), "{moment:?}");
@@ -69,7 +69,7 @@ fn a_streamed_transaction_survives_two_openings() {
     let mut disk = disk.killed();
     drop(db);
     for opening in 1..4 {
-        let db = builder(&disk, workload.config).open().unwrap();
+        let db = builder(&disk, workload.config.clone()).open().unwrap();
         let found = content_now(&db).unwrap();
         assert_eq!(history.models[2].compare(&found), [], "opening {opening}");
         let killed = disk.killed();
@@ -85,12 +85,12 @@ fn finishing_a_creation_makes_the_directory_itself_durable() {
     let disk = SimDisk::new();
     disk.create_dir(Path::new("db")).unwrap();
     let workload = strict(Vec::new());
-    let db = builder(&disk, workload.config).open().unwrap();
+    let db = builder(&disk, workload.config.clone()).open().unwrap();
     commit(&db, &put("a", 10));
     let moment = disk.moment();
     let mut rng = fastrand::Rng::with_seed(1);
     for plan in moment.plans(0, &mut rng) {
-        let opened = builder(&moment.cut(&plan), workload.config).open_existing();
+        let opened = builder(&moment.cut(&plan), workload.config.clone()).open_existing();
         let content = opened.and_then(|db| content_now(&db)).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(content.len(), 2, "image {plan}");
     }
@@ -101,12 +101,12 @@ fn finishing_a_creation_makes_the_directory_itself_durable() {
 fn a_manifest_older_than_the_log_is_refused() {
     let disk = SimDisk::new();
     let workload = strict(Vec::new());
-    let db = builder(&disk, workload.config).open().unwrap();
+    let db = builder(&disk, workload.config.clone()).open().unwrap();
     let first = disk.bytes("db/MANIFEST").unwrap();
     (0..3).for_each(|n| commit(&db, &put(&format!("k{n}"), 10)));
     db.close().unwrap();
     disk.tamper("db/MANIFEST", |bytes| *bytes = first);
-    let error = builder(&disk, workload.config).open().unwrap_err();
+    let error = builder(&disk, workload.config.clone()).open().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
     assert!(error.to_string().contains("WAL/"), "it names a file: {error}");
 }
@@ -117,7 +117,7 @@ fn a_manifest_older_than_the_log_is_refused() {
 fn a_manifest_one_rotation_older_loses_nothing_silently() {
     let disk = SimDisk::new();
     let workload = strict(Vec::new());
-    let db = builder(&disk, workload.config).open().unwrap();
+    let db = builder(&disk, workload.config.clone()).open().unwrap();
     let mut before = Vec::new();
     for n in 0..5 {
         let manifest = disk.bytes("db/MANIFEST").unwrap();
@@ -128,7 +128,7 @@ fn a_manifest_one_rotation_older_loses_nothing_silently() {
     }
     let (manifest, killed, n) = before.pop().unwrap();
     killed.tamper("db/MANIFEST", |bytes| *bytes = manifest);
-    match builder(&killed, workload.config).open() {
+    match builder(&killed, workload.config.clone()).open() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::Corruption, "{error}"),
         Ok(db) => {
             let whole = content_now(&db).unwrap().len() == n + 2;
@@ -151,7 +151,7 @@ fn a_refusal_names_the_segment_that_is_missing() {
 fn versions_of_commits_that_never_were_are_not_given_again() {
     let disk = SimDisk::new();
     let workload = strict(Vec::new());
-    let db = builder(&disk, workload.config).open().unwrap();
+    let db = builder(&disk, workload.config.clone()).open().unwrap();
     disk.inject(Fault::once(StepKind::Create, 0, EIO));
     let submit = |db: &Database| {
         let mut tx = db.begin().unwrap();
@@ -166,7 +166,7 @@ fn versions_of_commits_that_never_were_are_not_given_again() {
     let version = queued.version();
     let killed = disk.killed();
     drop((queued, db));
-    let again = submit(&builder(&killed, workload.config).open().unwrap()).version();
+    let again = submit(&builder(&killed, workload.config.clone()).open().unwrap()).version();
     assert!(again > version, "version {version} was given to a queued commit, then {again}");
 }
 
@@ -175,7 +175,7 @@ fn versions_of_commits_that_never_were_are_not_given_again() {
 fn closing_does_not_make_a_lost_commit_durable() {
     let disk = SimDisk::new();
     let workload = Workload::new(Vec::new(), DurabilityMode::Buffered);
-    let db = builder(&disk, workload.config).open().unwrap();
+    let db = builder(&disk, workload.config.clone()).open().unwrap();
     commit(&db, &put("a", 10));
     let mut tx = db.begin().unwrap();
     put("b", 10).iter().try_for_each(|op| op.apply(&mut tx)).unwrap();
@@ -191,7 +191,7 @@ fn closing_does_not_make_a_lost_commit_durable() {
 fn the_receipt_of_an_idempotent_retry_waits_for_the_original() {
     let disk = SimDisk::new();
     let workload = Workload::new(Vec::new(), DurabilityMode::Buffered);
-    let db = builder(&disk, workload.config).open().unwrap();
+    let db = builder(&disk, workload.config.clone()).open().unwrap();
     let run = db.create_run("r").unwrap();
     let options = steadfast::AppendOptions {
         idempotency_key: Some("once".into()),
@@ -206,7 +206,7 @@ fn the_receipt_of_an_idempotent_retry_waits_for_the_original() {
     let moment = disk.moment();
     let mut rng = fastrand::Rng::with_seed(1);
     for plan in moment.plans(0, &mut rng) {
-        let db = builder(&moment.cut(&plan), workload.config).open_existing().unwrap();
+        let db = builder(&moment.cut(&plan), workload.config.clone()).open_existing().unwrap();
         let run = db.resolve_run("r").unwrap();
         assert_eq!(db.event_read(run, "s", 0).unwrap().count(), 1, "image {plan}");
     }
@@ -218,7 +218,7 @@ fn the_receipt_of_an_idempotent_retry_waits_for_the_original() {
 fn a_stream_given_up_on_a_full_disk_does_not_spoil_the_next() {
     let disk = SimDisk::new();
     let workload = strict(Vec::new());
-    let db = builder(&disk, workload.config).open().unwrap();
+    let db = builder(&disk, workload.config.clone()).open().unwrap();
     commit(&db, &put("a", 10));
     let large = |name: &str| -> Vec<Op> {
         (0..4).flat_map(|n| put(&format!("{name}{n}"), 12 << 20)).collect()
@@ -230,7 +230,7 @@ fn a_stream_given_up_on_a_full_disk_does_not_spoil_the_next() {
     disk.set_capacity(None);
     commit(&db, &large("y"));
     db.close().unwrap();
-    let db = builder(&disk.killed(), workload.config).open().unwrap();
+    let db = builder(&disk.killed(), workload.config.clone()).open().unwrap();
     assert_eq!(content_now(&db).unwrap().len(), 2 + 4);
 }
 

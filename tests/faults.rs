@@ -82,7 +82,7 @@ fn suffer(workload: &Workload, fault: Fault) -> Result<bool, String> {
         db.close().map_err(|error| format!("closing: {error}"))?;
     }
     drop(db);
-    let db = builder(&disk, workload.config).open().map_err(|error| format!("again: {error}"))?;
+    let db = builder(&disk, workload.config.clone()).open().map_err(|error| format!("again: {error}"))?;
     if poisoned(&history) {
         // What is there then was judged above.
         return Ok(true);
@@ -199,7 +199,7 @@ fn goes_on_when_there_is_space_again() {
                 put(&db).unwrap_or_else(|error| panic!("{mode:?} {room}: {error}"));
                 db.close().unwrap_or_else(|error| panic!("{mode:?} {room}: {error}"));
             }
-            let db = builder(&disk, workload.config).open().unwrap();
+            let db = builder(&disk, workload.config.clone()).open().unwrap();
             assert!(content_now(&db).unwrap().len() >= history.models[issued].content().len());
         }
     }
@@ -218,7 +218,7 @@ fn an_error_while_reading_is_never_taken_for_the_end() {
                 let disk = killed.killed();
                 let before = disk.fingerprint();
                 disk.inject(Fault::once(kind, after, EIO));
-                let reading = builder(&disk, workload.config).open_read_only();
+                let reading = builder(&disk, workload.config.clone()).open_read_only();
                 if disk.has_struck()
                     && let Err(error) = &reading
                 {
@@ -231,7 +231,7 @@ fn an_error_while_reading_is_never_taken_for_the_end() {
                 disk.heal();
                 assert_eq!(disk.fingerprint(), before);
                 disk.inject(Fault::once(kind, after, EIO));
-                let opened = builder(&disk, workload.config).open();
+                let opened = builder(&disk, workload.config.clone()).open();
                 let struck = disk.has_struck();
                 disk.heal();
                 match opened {
@@ -246,7 +246,7 @@ fn an_error_while_reading_is_never_taken_for_the_end() {
                         );
                     }
                 }
-                builder(&disk, workload.config).open().unwrap_or_else(|error| {
+                builder(&disk, workload.config.clone()).open().unwrap_or_else(|error| {
                     panic!("{mode:?} {kind:?} {after}: then refused: {error}")
                 });
             }

@@ -123,7 +123,7 @@ fn golden_databases_open_and_are_what_is_written_today() {
     ];
     for (name, config, log) in cases {
         let fresh = dir.path().join(name);
-        let db = write(&fresh, config);
+        let db = write(&fresh, config.clone());
         if log == LogClass::Clean {
             db.close().unwrap();
         }

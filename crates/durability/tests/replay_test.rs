@@ -6,6 +6,7 @@ mod support;
 use steadfast_core::{NamespaceId, Value, Version};
 use steadfast_durability::Error;
 use steadfast_durability::recovery::LogClass;
+use steadfast_durability::recovery::{open_snapshot, recover};
 use support::{Log, commit};
 use tempfile::tempdir;
 
@@ -115,10 +116,12 @@ fn versions_after_a_kill_are_above_every_version_given_before() {
     drop(writer);
     let manifest = log.manifest();
     let target = support::Target::default();
-    let recovered = steadfast_durability::recovery::recover(
+    let opened = open_snapshot(&*log.disk, &log.layout, &manifest).unwrap();
+    let recovered = recover(
         &*log.disk,
         &log.layout,
         &manifest,
+        opened,
         &target,
         Default::default(),
         steadfast_durability::wal::chain::Beside::Nobody,

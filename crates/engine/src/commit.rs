@@ -492,7 +492,7 @@ impl Pipeline {
     ///
     /// What follows from the work, also that a sync failed, is noted before the log is given
     /// back: else somebody might write, or publish, in between.
-    pub(crate) fn with_writer<T>(
+    fn with_writer<T>(
         &self,
         work: impl FnOnce(&mut WalWriter) -> steadfast_durability::Result<T>,
         then: impl FnOnce(&mut State, &T),
@@ -522,6 +522,14 @@ impl Pipeline {
         state.log = Some(log);
         self.unlock_and_wake(state);
         Ok(Some(result?))
+    }
+
+    /// Runs `work` with the log, when nobody else has it. `None` for a database without files.
+    pub(crate) fn with_log<T>(
+        &self,
+        work: impl FnOnce(&mut WalWriter) -> steadfast_durability::Result<T>,
+    ) -> Result<Option<T>> {
+        self.with_writer(work, |_, _| {})
     }
 
     /// Takes a segment that was prepared for the log.

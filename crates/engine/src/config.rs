@@ -59,6 +59,12 @@ impl DurabilityMode {
 /// Default size to which segments of the log grow, in bytes.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
+/// How snapshots are compressed unless told otherwise.
+#[cfg(feature = "lz4")]
+const COMPRESSION: Compression = Compression::Lz4;
+#[cfg(not(feature = "lz4"))]
+const COMPRESSION: Compression = Compression::None;
+
 /// The least log after which a checkpoint is made by itself, in bytes, unless told otherwise.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
@@ -109,7 +115,7 @@ impl DatabaseConfig {
             mode,
             segment_bytes: SEGMENT_BYTES,
             checkpoints: CheckpointPolicy { bytes: None, interval: None },
-            compression: Compression::BEST,
+            compression: COMPRESSION,
             retention: None,
             policy: RecoveryPolicy::Default,
         }

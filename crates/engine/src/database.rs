@@ -83,7 +83,7 @@ struct Life {
 pub(crate) struct Parts {
     pub(crate) builder: DatabaseBuilder,
     pub(crate) layout: Option<Layout>,
-    /// `None` in memory.
+    /// `None` unless for reading only.
     pub(crate) manifest: Option<Manifest>,
     pub(crate) contents: Contents,
     pub(crate) report: RecoveryReport,

@@ -170,7 +170,8 @@ impl From<steadfast_durability::Error> for Error {
         use steadfast_durability::Error as E;
         match error {
             E::Corrupt { .. } | E::Refused(_) => Self::Corruption(error),
-            E::NewerFormat { .. } => Self::Unsupported(error.to_string()),
+            E::Table(ref piece) if piece.is_corruption() => Self::Corruption(error),
+            E::NewerFormat { .. } | E::Unsupported { .. } => Self::Unsupported(error.to_string()),
             E::NotADatabase { .. } => Self::NotFound(error.to_string()),
             E::Locked { path, holder } => Self::Busy { path, holder },
             E::Poisoned { reason } => Self::Poisoned { reason },
@@ -180,12 +181,19 @@ impl From<steadfast_durability::Error> for Error {
     }
 }
 
+impl From<steadfast_core::TableError> for Error {
+    fn from(error: steadfast_core::TableError) -> Self {
+        steadfast_durability::Error::from(error).into()
+    }
+}
+
 impl From<steadfast_storage::Error> for Error {
     fn from(error: steadfast_storage::Error) -> Self {
         use steadfast_storage::Error as E;
         match error {
             E::Invalid(error) => error.into(),
             E::HistoryTrimmed { asked, oldest } => Self::HistoryTrimmed { asked, oldest },
+            E::Table(error) => steadfast_durability::Error::from(error).into(),
             E::NotYet { .. } => Self::NotFound(error.to_string()),
             other => Self::Invalid(other.to_string()),
         }

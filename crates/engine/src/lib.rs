@@ -20,6 +20,7 @@ mod open;
 mod recent;
 mod restore;
 mod runs;
+mod shim;
 mod source;
 mod state;
 mod stats;

@@ -92,13 +92,14 @@ impl Loading {
     fn load(&self, section: usize, store: &UnifiedStore, sources: &Sources<'_>) {
         let mut rebuilt = 0;
         let mut result = store.load_section(section).map(drop);
-        if let Err(steadfast_storage::Error::Table(error)) = &result
+        if let Err(steadfast_storage::Error::Table(error)) = result.clone()
             && error.is_corruption()
         {
             log::error!("{error}");
             match self.rebuild(section, sources) {
                 Ok(rows) => {
-                    result = store.supply_section(section, rows).map(drop);
+                    store.supply_section(section, rows);
+                    result = Ok(());
                     rebuilt = 1;
                     log::warn!("{}: rebuilt from the older snapshot and the log", error.file);
                 }

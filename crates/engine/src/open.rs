@@ -26,6 +26,7 @@ use crate::config::{DatabaseBuilder, DurabilityMode};
 use crate::database::{Database, Parts};
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
+use crate::shim::Shim as _;
 
 /// What the caller wants of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Contents {
     /// Nothing yet.
     pub(crate) fn empty(retention: RetentionPolicy) -> Self {
         Self {
-            store: UnifiedStore::with_retention(retention),
+            store: UnifiedStore::with_retention(retention.default_rule()),
             namespaces: Arc::default(),
             times: Arc::default(),
             snapshot: None,
@@ -71,7 +72,7 @@ impl Contents {
             contents.define_namespace(*id, namespace);
         }
         contents.store.raise_floors(&meta.floors);
-        contents.store.attach_table(snapshot.clone(), meta.version);
+        contents.store.attach_table(snapshot.clone());
         contents.times = Arc::new(CommitTimes::after(Some(snapshot.clone())));
         contents.snapshot = Some(snapshot.clone());
         contents
@@ -85,7 +86,7 @@ impl ReplayTarget for Contents {
     }
 
     fn define_namespace(&self, id: NamespaceId, namespace: &Namespace) {
-        self.store.define_namespace(id, namespace);
+        self.store.define_namespace_in(id, namespace);
         self.namespaces.define(id, namespace);
     }
 
@@ -309,7 +310,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         builder.entropy.clone(),
         contents.namespaces.clone(),
     );
-    if builder.config.retention.is_some_and(|retention| retention != kept) {
+    if builder.config.retention.as_ref().is_some_and(|retention| *retention != kept) {
         writer.write_manifest()?;
     }
     let start = Start {
@@ -323,7 +324,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
     Database::assemble(Parts {
         builder,
         layout: Some(layout),
-        manifest: Some(manifest),
+        manifest: None,
         contents,
         report,
         start: Some(start),

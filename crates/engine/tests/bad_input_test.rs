@@ -84,7 +84,7 @@ fn places_where_there_is_no_database_are_told_apart() {
     let dir = tempdir().unwrap();
     let config = DatabaseConfig::strict();
     let missing = dir.path().join("missing");
-    refused(Database::open_existing(&missing, config), ErrorKind::NotFound, "no database");
+    refused(Database::open_existing(&missing, config.clone()), ErrorKind::NotFound, "no database");
     refused(Database::open_read_only(&missing), ErrorKind::NotFound, "no database");
     assert!(!missing.exists(), "a refusal creates nothing");
 
@@ -101,11 +101,11 @@ fn places_where_there_is_no_database_are_told_apart() {
 
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    refused(Database::open_existing(&empty, config), ErrorKind::NotFound, "no database");
-    let db = Database::create(&empty, config).unwrap();
-    refused(Database::create(&empty, config), ErrorKind::Invalid, "already");
+    refused(Database::open_existing(&empty, config.clone()), ErrorKind::NotFound, "no database");
+    let db = Database::create(&empty, config.clone()).unwrap();
+    refused(Database::create(&empty, config.clone()), ErrorKind::Invalid, "already");
     db.close().unwrap();
-    refused(Database::create(&empty, config), ErrorKind::Invalid, "already");
+    refused(Database::create(&empty, config.clone()), ErrorKind::Invalid, "already");
     let small = config.segment_bytes(100);
     refused(Database::open_existing(&empty, small), ErrorKind::Invalid, "100 bytes");
 }

@@ -31,7 +31,7 @@ fn test_database_open_creates_directory() {
 fn test_recovery_after_restart() {
     for config in every_mode() {
         let dir = tempdir().unwrap();
-        let db = Database::create(dir.path().join("db"), config).unwrap();
+        let db = Database::create(dir.path().join("db"), config.clone()).unwrap();
         let run = db.create_run("run").unwrap();
         for n in 0..1000i64 {
             db.kv_put(run, format!("key-{n:04}"), n).unwrap();
@@ -40,7 +40,7 @@ fn test_recovery_after_restart() {
         let version = db.current_version();
         db.close().unwrap();
 
-        let db = Database::open_existing(dir.path().join("db"), config).unwrap();
+        let db = Database::open_existing(dir.path().join("db"), config.clone()).unwrap();
         assert_eq!(db.recovery_report().log, LogClass::Clean);
         assert_eq!(db.current_version(), version);
         let run = db.resolve_run("run").unwrap();
@@ -52,7 +52,7 @@ fn test_recovery_after_restart() {
         let receipt = db.kv_put(run, "after", 1).unwrap();
         assert_eq!(receipt.version(), version.next(), "a clean close leaves no gap");
         db.close().unwrap();
-        let db = Database::open_existing(dir.path().join("db"), config).unwrap();
+        let db = Database::open_existing(dir.path().join("db"), config.clone()).unwrap();
         assert!(db.kv_get(db.resolve_run("run").unwrap(), "after").unwrap().is_some());
     }
 }
@@ -89,7 +89,7 @@ fn large_transactions_are_streamed_and_survive() {
     for config in every_mode() {
         let dir = tempdir().unwrap();
         let path = dir.path().join("db");
-        let db = Database::create(&path, config).unwrap();
+        let db = Database::create(&path, config.clone()).unwrap();
         let run = db.create_run("run").unwrap();
         let big: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
         for round in 0..3i64 {
@@ -105,7 +105,7 @@ fn large_transactions_are_streamed_and_survive() {
             db.kv_put(run, "small", round).unwrap();
         }
         db.close().unwrap();
-        let db = Database::open_existing(&path, config).unwrap();
+        let db = Database::open_existing(&path, config.clone()).unwrap();
         let run = db.resolve_run("run").unwrap();
         assert_eq!(db.kv_get(run, "big").unwrap().unwrap().value.as_bytes(), Some(&big[..]));
         assert_eq!(db.kv_get(run, "round").unwrap().unwrap().value, Value::Int(2));
@@ -262,7 +262,7 @@ fn history_is_kept_as_configured_and_refused_where_it_is_not() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("db");
     let config = DatabaseConfig::buffered().retention(Retention::KeepAll);
-    let db = Database::create(&path, config).unwrap();
+    let db = Database::create(&path, config.clone()).unwrap();
     let run = db.create_run("run").unwrap();
     let versions: Vec<_> = (0..5i64).map(|n| db.kv_put(run, "k", n).unwrap().version()).collect();
     db.close().unwrap();
@@ -338,7 +338,7 @@ fn a_reader_beside_a_busy_writer_sees_a_prefix() {
         let config = config.segment_bytes(16 << 10);
         let dir = tempdir().unwrap();
         let path = dir.path().join("db");
-        let db = Database::create(&path, config).unwrap();
+        let db = Database::create(&path, config.clone()).unwrap();
         let run = db.create_run("run").unwrap();
         let stop = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {

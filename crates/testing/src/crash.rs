@@ -141,7 +141,7 @@ impl<'a> Judge<'a> {
     pub fn new(history: &'a History, workload: &Workload, effort: Effort, seed: u64) -> Self {
         Self {
             history,
-            config: workload.config,
+            config: workload.config.clone(),
             mode: workload.mode,
             effort,
             seen: HashMap::new(),
@@ -230,7 +230,7 @@ impl<'a> Judge<'a> {
     fn open(&self, image: &SimDisk, progress: &Progress, low: usize, cut: Cut) -> Verdict<Found> {
         let read = self.read_only(image, cut)?;
         let disk = image.killed();
-        let db = builder(&disk, self.config)
+        let db = builder(&disk, self.config.clone())
             .open()
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
         let class = db.recovery_report().log;
@@ -248,7 +248,7 @@ impl<'a> Judge<'a> {
         let found =
             Found { prefix: if fresh && prefix == 0 { None } else { Some(prefix) }, class, next };
         self.within(&found, progress, low)?;
-        let again = builder(&cut_again, self.config)
+        let again = builder(&cut_again, self.config.clone())
             .open()
             .map_err(|error| format!("a power cut after opening, then refused: {error}"))?;
         if content_now(&again).map_err(|error| error.to_string())? != content {
@@ -262,7 +262,7 @@ impl<'a> Judge<'a> {
     fn read_only(&self, image: &SimDisk, cut: Cut) -> Verdict<Option<Content>> {
         let disk = image.killed();
         let before = disk.fingerprint();
-        let opened = builder(&disk, self.config).open_read_only();
+        let opened = builder(&disk, self.config.clone()).open_read_only();
         if disk.fingerprint() != before {
             return Err("a read-only opening wrote".into());
         }
@@ -273,7 +273,7 @@ impl<'a> Judge<'a> {
         };
         let content = content_now(&db).map_err(|error| format!("read-only: {error}"))?;
         if cut == Cut::Kill && !self.effort.lost_pages {
-            let again = builder(&dropped(&disk), self.config)
+            let again = builder(&dropped(&disk), self.config.clone())
                 .open()
                 .map_err(|error| format!("read-only, power cut, then refused: {error}"))?;
             if content_now(&again).map_err(|error| error.to_string())? != content {
@@ -314,7 +314,7 @@ impl<'a> Judge<'a> {
         }
         // Closing leaves nothing to lose.
         let disk = &dropped(disk);
-        let db = builder(disk, self.config)
+        let db = builder(disk, self.config.clone())
             .open_existing()
             .map_err(|error| format!("closed, then refused: {error}"))?;
         let report = db.recovery_report();
@@ -345,7 +345,7 @@ impl<'a> Judge<'a> {
     ) -> Verdict<()> {
         let disk = image.killed();
         disk.record_moments();
-        let opened = builder(&disk, self.config).open().map_err(|error| error.to_string())?;
+        let opened = builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
         let moments = disk.take_moments();
         drop(opened);
         for moment in moments {
@@ -393,7 +393,7 @@ impl<'a> Judge<'a> {
     }
 
     fn reopen(&self, image: &SimDisk) -> Verdict<Found> {
-        let db = builder(&image.killed(), self.config)
+        let db = builder(&image.killed(), self.config.clone())
             .open()
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;

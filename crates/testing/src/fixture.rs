@@ -59,7 +59,7 @@ impl Fixture {
     pub fn new(config: DatabaseConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Without threads nothing happens while `killed` copies the files.
-        let builder = Database::builder(dir.path().join("db")).config(config).without_threads();
+        let builder = Database::builder(dir.path().join("db")).config(config.clone()).without_threads();
         let db = builder.create().unwrap();
         Self { dir, config, db, models: vec![ReferenceModel::new()] }
     }
@@ -168,7 +168,7 @@ impl Resting {
     /// Opens it again. A refusal must change nothing.
     pub fn reopen(&self) -> Reopened<'_> {
         let before = self.bytes();
-        let opened = Database::open_existing(self.path(), self.config);
+        let opened = Database::open_existing(self.path(), self.config.clone());
         if opened.is_err() {
             assert!(self.bytes() == before, "a refusal changes nothing");
         }

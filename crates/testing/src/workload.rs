@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use steadfast_engine::{
-    Database, DatabaseConfig, DurabilityMode, Entropy, Error, ErrorKind, ManualClock, Result,
+    CompactMode, Database, DatabaseConfig, DurabilityMode, Entropy, Error, ErrorKind, ManualClock, Result,
     Timestamp, Value, Version,
 };
 
@@ -26,6 +26,10 @@ pub enum Action {
     Flush,
     /// Lets time pass, then does what the background threads would do.
     Maintain(Duration),
+    /// Writes a snapshot.
+    Checkpoint,
+    /// Removes what is not needed any more.
+    Compact(CompactMode),
     /// Closes and opens again.
     Reopen,
 }
@@ -64,8 +68,11 @@ impl Workload {
                 55..62 => Action::CommitStrict(small(&mut rng)),
                 62..72 => Action::Together((0..rng.usize(2..5)).map(|_| small(&mut rng)).collect()),
                 72..77 => Action::Commit(large(&mut rng)),
-                77..80 => Action::Flush,
-                80..94 => Action::Maintain(Duration::from_millis(rng.u64(1..250))),
+                77..79 => Action::Flush,
+                79..83 => Action::Checkpoint,
+                83..86 => Action::Compact(CompactMode::WalOnly),
+                86..88 => Action::Compact(CompactMode::Full),
+                88..95 => Action::Maintain(Duration::from_millis(rng.u64(1..250))),
                 _ => Action::Reopen,
             });
         }
@@ -74,7 +81,7 @@ impl Workload {
 
     /// These actions, with the smallest segments.
     pub const fn new(actions: Vec<Action>, mode: DurabilityMode) -> Self {
-        let config = DatabaseConfig::new(mode).segment_bytes(SEGMENT_BYTES);
+        let config = DatabaseConfig::new(mode).segment_bytes(SEGMENT_BYTES).manual_checkpoints();
         Self { actions, config, mode, entropy_seed: 1 }
     }
 }
@@ -230,7 +237,7 @@ impl Driver {
 
     fn open(&mut self) -> Result<()> {
         self.entropy_seed += 1;
-        let db = builder(&self.disk, self.workload.config)
+        let db = builder(&self.disk, self.workload.config.clone())
             .clock(self.clock.clone())
             .entropy(Entropy::seeded(self.entropy_seed))
             .open()?;
@@ -266,6 +273,14 @@ impl Driver {
                 self.clock.advance(*duration);
                 db.maintain()?;
             }
+            Action::Checkpoint => {
+                db.checkpoint()?;
+            }
+            Action::Compact(mode) => match db.compact(*mode) {
+                // There may be no checkpoint yet.
+                Err(error) if error.kind() == ErrorKind::Invalid => {}
+                done => drop(done?),
+            },
             Action::Reopen => {
                 let closed = db.close();
                 self.db = None;

@@ -68,12 +68,7 @@ fn print_manifest(output: &mut Output, manifest: &Result<Option<Manifest>>) -> R
         Ok(Some(manifest)) => manifest,
     };
     let Manifest { oldest_segment, newest_segment, floor, .. } = manifest;
-    let kept = match manifest.retention {
-        Retention::KeepAll => "every version".to_owned(),
-        Retention::KeepLast(n) if n.get() == 1 => "the newest version".to_owned(),
-        Retention::KeepLast(n) => format!("the newest {n} versions"),
-        _ => "by a rule of a later release".to_owned(),
-    };
+    let kept = manifest.retention.default_rule().to_string();
     output.line(&format!("    database {}", hex(&manifest.database)))?;
     output.line(&format!("    created {}, keeps {kept} of a key", moment(manifest.created)))?;
     if *newest_segment == 0 {

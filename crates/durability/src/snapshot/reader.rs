@@ -481,3 +481,5 @@ impl Snapshot {
         }
     }
 }
+
+impl Snapshot { #[allow(missing_docs)] pub fn verify_stub(&self) -> crate::Result<()> { Ok(()) } }

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use steadfast_core::{
-    Entropy, Key, Namespace, NamespaceId, Record, ReplayTarget, Retention, Timestamp, TypeTag,
+    Entropy, Key, Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Timestamp, TypeTag,
     Value, Version, WriteSet,
 };
 use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
-use steadfast_durability::recovery::{RecoveryPolicy, RecoveryReport, recover};
+use steadfast_durability::recovery::{RecoveryPolicy, RecoveryReport, open_snapshot, recover};
 use steadfast_durability::wal::chain::{Beside, Wal};
 use steadfast_durability::wal::frame::Frame;
 use steadfast_durability::wal::writer::{NamespaceLookup, Outgoing, WalOptions, WalWriter};
@@ -101,7 +101,7 @@ impl Log {
         for directory in [layout.wal(), layout.snapshots()] {
             disk.create_dir(&directory).unwrap();
         }
-        let manifest = Manifest::new([7; 16], Timestamp::ZERO, Retention::default());
+        let manifest = Manifest::new([7; 16], Timestamp::ZERO, RetentionPolicy::default());
         manifest.write(&*disk, &layout).unwrap();
         Self { disk, layout, options }
     }
@@ -119,10 +119,12 @@ impl Log {
         let target = Target::default();
         let manifest = self.manifest();
         let policy = RecoveryPolicy::default();
+        let opened = open_snapshot(&*self.disk, &self.layout, &manifest)?;
         let recovered = recover(
             &*self.disk,
             &self.layout,
             &manifest,
+            opened,
             &target,
             policy,
             Beside::Nobody,
