@@ -22,6 +22,10 @@
 //! | the newest snapshot is bad, and there is no such older one | [`SnapshotClass::Corrupt`] | refuse |
 //! | the disk answers with an error | [`crate::Error::Io`] | refuse |
 //!
+//! With [`RecoveryPolicy::AcceptLoss`] a log that simply ends before D is opened: a new epoch and
+//! a floor at x are durable first. Everything else that is refused can be salvaged: what is
+//! valid before x, and what can be read of snapshots, goes into a new directory.
+//!
 //! A refusal changes nothing on disk. What lies between D and x is not trusted to a sync: it
 //! is written again, into a new segment, and only then is the database open. Nothing is ever
 //! truncated: what recovery leaves out stays in the old file, and a copy is put aside.
@@ -61,6 +65,10 @@ pub enum RecoveryPolicy {
     /// Refuse where the last group was written whole and then changed: it may have been
     /// acknowledged.
     RefuseIfUnsure,
+    /// Take what is there, whatever is missing. A log that ends too early is opened as it is,
+    /// in a new epoch; anything damaged before what was promised is still refused in place, and
+    /// is what salvaging into a new directory is for.
+    AcceptLoss,
 }
 
 /// What the log was found to be. See the table at the top of this module.
@@ -294,8 +302,14 @@ pub struct Opened {
     damage: Option<Damage>,
 }
 
-/// Opens the newest snapshot that `manifest` names and that can be used.
-pub fn open_snapshot(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Result<Opened> {
+/// Opens the newest snapshot that `manifest` names and that can be used. If there are only
+/// others, only [`RecoveryPolicy::AcceptLoss`] goes on without one.
+pub fn open_snapshot(
+    disk: &dyn Disk,
+    layout: &Layout,
+    manifest: &Manifest,
+    policy: RecoveryPolicy,
+) -> Result<Opened> {
     let mut opened = Opened {
         snapshot: None,
         live: manifest.snapshots.clone(),
@@ -319,6 +333,10 @@ pub fn open_snapshot(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> R
         opened.live.pop();
     }
     if opened.damage.is_none() {
+        return Ok(opened);
+    }
+    opened.class = SnapshotClass::Corrupt;
+    if policy == RecoveryPolicy::AcceptLoss {
         return Ok(opened);
     }
     let report = RecoveryReport {
@@ -370,7 +388,7 @@ pub fn recover(
     let base = opened.base();
     let wal = Wal::open_from(disk, layout, manifest, opened.first_segment())?;
     let scan = wal.scan(target, &base, None, beside, progress)?;
-    let mut recovered = judge(wal, opened, base, &scan)?;
+    let mut recovered = judge(wal, opened, base, &scan, policy)?;
     if beside == Beside::AWriter {
         recovered.report.beside_writer = true;
         if matches!(recovered.report.log, LogClass::TornUnpromised | LogClass::Ambiguous) {
@@ -381,7 +399,7 @@ pub fn recover(
         }
     }
     let refused = match recovered.report.log {
-        LogClass::Corrupt | LogClass::LostTail => true,
+        LogClass::Corrupt | LogClass::LostTail => policy != RecoveryPolicy::AcceptLoss,
         LogClass::Ambiguous => policy == RecoveryPolicy::RefuseIfUnsure,
         LogClass::Clean | LogClass::Killed | LogClass::TornUnpromised => false,
     };
@@ -411,7 +429,13 @@ fn classify(scan: &Scan, broken: bool, footer_at_end: bool) -> LogClass {
     }
 }
 
-fn judge(wal: Wal, opened: Opened, base: Base, scan: &Scan) -> Result<Recovered> {
+fn judge(
+    wal: Wal,
+    opened: Opened,
+    base: Base,
+    scan: &Scan,
+    policy: RecoveryPolicy,
+) -> Result<Recovered> {
     let manifest = wal.manifest();
     let (floor, stats) = (manifest.floor, scan.replayed.stats);
     let footer = scan.replayed.footer;
@@ -477,7 +501,13 @@ fn judge(wal: Wal, opened: Opened, base: Base, scan: &Scan) -> Result<Recovered>
     .max(stats.final_version.next())
     .max(floor.next_version);
     let footer_time = footer.map_or(floor.timestamp, |(_, timestamp)| timestamp);
-    let (segment, position, chain) = scan.at_promise.unwrap_or((0, floor.position, floor.chain));
+    let (segment, position, chain) = match scan.at_promise {
+        _ if log == LogClass::LostTail && policy == RecoveryPolicy::AcceptLoss => {
+            (scan.end_segment, scan.end.position, scan.end_chain)
+        }
+        Some(at) => at,
+        None => (0, floor.position, floor.chain),
+    };
     let resume = Resume {
         position,
         chain,
@@ -550,6 +580,11 @@ impl Recovered {
     /// never were part of the log removed.
     ///
     /// A crash at any step leaves the log as it was or as it is to be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the log is damaged before what was promised: only a new directory
+    /// can take what is left.
     pub fn prepare_writing(
         mut self,
         disk: &Arc<dyn Disk>,
@@ -557,6 +592,9 @@ impl Recovered {
         options: WalOptions,
         entropy: &Entropy,
     ) -> Result<(Manifest, Resume, RecoveryReport)> {
+        if self.report.log == LogClass::Corrupt || self.report.snapshots == SnapshotClass::Corrupt {
+            return Err(Error::Refused(Box::new(self.report)));
+        }
         let mut manifest = self.wal.manifest().clone();
         // One that cannot be used is not what the next one could be fallen back from.
         manifest.snapshots.clone_from(&self.opened.live);

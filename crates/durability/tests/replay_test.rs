@@ -116,7 +116,7 @@ fn versions_after_a_kill_are_above_every_version_given_before() {
     drop(writer);
     let manifest = log.manifest();
     let target = support::Target::default();
-    let opened = open_snapshot(&*log.disk, &log.layout, &manifest).unwrap();
+    let opened = open_snapshot(&*log.disk, &log.layout, &manifest, Default::default()).unwrap();
     let recovered = recover(
         &*log.disk,
         &log.layout,

@@ -273,7 +273,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
     if let Some(retention) = &builder.config.retention {
         manifest.retention.clone_from(retention);
     }
-    let opened = open_snapshot(&*disk, &layout, &manifest)?;
+    let opened = open_snapshot(&*disk, &layout, &manifest, builder.config.policy)?;
     let contents = Contents::on(manifest.retention.clone(), &opened);
     let policy = builder.config.policy;
     let recovered = recover(
@@ -390,7 +390,7 @@ fn read_once(
 ) -> Result<(Contents, RecoveryReport)> {
     let disk = builder.disk.clone();
     let retention = || manifest.retention.clone();
-    let opened = open_snapshot(&*disk, layout, manifest)?;
+    let opened = open_snapshot(&*disk, layout, manifest, builder.config.policy)?;
     let contents = Contents::on(retention(), &opened);
     let policy = builder.config.policy;
     let recovered: Recovered = recover(

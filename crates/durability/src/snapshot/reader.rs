@@ -481,5 +481,3 @@ impl Snapshot {
         }
     }
 }
-
-impl Snapshot { #[allow(missing_docs)] pub fn verify_stub(&self) -> crate::Result<()> { Ok(()) } }

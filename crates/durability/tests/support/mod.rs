@@ -119,7 +119,7 @@ impl Log {
         let target = Target::default();
         let manifest = self.manifest();
         let policy = RecoveryPolicy::default();
-        let opened = open_snapshot(&*self.disk, &self.layout, &manifest)?;
+        let opened = open_snapshot(&*self.disk, &self.layout, &manifest, RecoveryPolicy::Default)?;
         let recovered = recover(
             &*self.disk,
             &self.layout,
