@@ -278,17 +278,18 @@ impl Snapshot {
     /// many bytes they took before they were compressed.
     pub(super) fn decode_block(
         &self,
-        entry: &BlockEntry,
+        blocks: &[BlockEntry],
+        number: usize,
         bytes: &[u8],
         buffer: &mut Vec<u8>,
         rows: &mut Vec<Record>,
     ) -> Read<u64> {
-        let BlockEntry { offset, sealed, .. } = *entry;
+        let BlockEntry { offset, sealed, .. } = blocks[number];
         let before = rows.len();
         open_piece(self.seed, offset, bytes, PieceKind::Block, sealed.check, buffer)
             .and_then(|payload| {
                 decode_rows(payload, self.meta.version, rows)?;
-                check_seam(rows, before, entry)?;
+                check_seam(rows, before, blocks, number)?;
                 Ok(payload.len() as u64)
             })
             .map_err(|reason| self.error(offset, &reason))
@@ -337,10 +338,10 @@ pub(super) fn decode_end(
     Ok((meta, sections))
 }
 
-/// Checks that the rows from `from` on are what the index says of their block and come after
+/// Checks that the rows from `from` on are what the index says of block `number` and come after
 /// the rows before.
-fn check_seam(rows: &[Record], from: usize, entry: &BlockEntry) -> Checked<()> {
-    let first = &rows[from];
+fn check_seam(rows: &[Record], from: usize, blocks: &[BlockEntry], number: usize) -> Checked<()> {
+    let (entry, first) = (&blocks[number], &rows[from]);
     if *first.key() != *entry.first_key || first.version() != entry.first_version {
         return Err("a block that does not begin as its index says".into());
     }
@@ -348,6 +349,11 @@ fn check_seam(rows: &[Record], from: usize, entry: &BlockEntry) -> Checked<()> {
         let order = row_order((last.key(), last.version()), (first.key(), first.version()));
         if order.is_ge() {
             return Err("a block whose rows come before those of the one before".into());
+        }
+        // Or a slice that begins with this block would miss the key's newer rows.
+        let goes_on = last.key() == first.key();
+        if goes_on && number > 0 && blocks[number - 1].first_key != entry.first_key {
+            return Err("a key that goes on in a block and does not begin one".into());
         }
     }
     Ok(())
@@ -408,11 +414,11 @@ impl SortedTable for Snapshot {
         };
         let taken = Self::slice_blocks(blocks, within.saturating_sub(1));
         let mut rows = Vec::new();
-        for entry in &blocks[taken.clone()] {
-            let before = rows.len();
+        for number in taken.clone() {
+            let (entry, before) = (&blocks[number], rows.len());
             self.block(entry)?
                 .records(&mut rows)
-                .and_then(|()| check_seam(&rows, before, entry))
+                .and_then(|()| check_seam(&rows, before, blocks, number))
                 .map_err(|reason| self.error(entry.offset, &reason))?;
         }
         let low = match (section, taken.start) {
@@ -450,10 +456,10 @@ impl SortedTable for Snapshot {
         let index = self.decode_index(entry, index)?;
         let mut rows = Vec::with_capacity(to_usize(entry.rows.min(entry.blocks_bytes)));
         let (mut rest, mut buffer) = (blocks, Vec::new());
-        for block in &index {
+        for number in 0..index.len() {
             let piece;
-            (piece, rest) = rest.split_at(to_usize(block.sealed.bytes));
-            self.decode_block(block, piece, &mut buffer, &mut rows)?;
+            (piece, rest) = rest.split_at(to_usize(index[number].sealed.bytes));
+            self.decode_block(&index, number, piece, &mut buffer, &mut rows)?;
         }
         self.check_rows(section, &rows)?;
         Ok(rows)

@@ -92,10 +92,11 @@ impl Snapshot {
         let (mut rest, end) = bytes.split_at(to_usize(section.blocks_bytes));
         let (index, filter) = end.split_at(to_usize(section.index.bytes));
         let (mut buffer, mut plain_bytes) = (Vec::new(), 0);
-        for block in self.decode_index(section, index)? {
+        let blocks = self.decode_index(section, index)?;
+        for number in 0..blocks.len() {
             let piece;
-            (piece, rest) = rest.split_at(to_usize(block.sealed.bytes));
-            plain_bytes += self.decode_block(&block, piece, &mut buffer, rows)?;
+            (piece, rest) = rest.split_at(to_usize(blocks[number].sealed.bytes));
+            plain_bytes += self.decode_block(&blocks, number, piece, &mut buffer, rows)?;
         }
         if plain_bytes != section.plain_bytes {
             let reason = "a section with other bytes than the top index says";

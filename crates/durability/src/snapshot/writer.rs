@@ -28,7 +28,7 @@ const WRITE_BYTES: usize = 1 << 20;
 const WRITES_PER_SYNC: u32 = 16;
 
 /// Writes that may wait for the thread that writes.
-const WRITES_AHEAD: usize = 2;
+const WRITES_AHEAD: usize = 8;
 
 /// How a snapshot is written.
 #[derive(Debug, Clone, Copy, Default)]
