@@ -1,11 +1,11 @@
 //! The names of files in a database directory, built and parsed in one place.
 //!
 //! ```text
-//! <db>/LOCK                  locked by the writer
-//! <db>/MANIFEST              replaced atomically through MANIFEST.tmp
-//! <db>/WAL/wal-000001.seg    segments of the log
+//! <db>/LOCK                       locked by the writer
+//! <db>/MANIFEST                   replaced atomically through MANIFEST.tmp
+//! <db>/WAL/wal-000001.seg         segments of the log
 //! <db>/SNAPSHOTS/snap-000001.chk  snapshots
-//! <db>/quarantine/           copies of what recovery cut
+//! <db>/quarantine/                copies of what recovery cut
 //! ```
 
 use std::path::{Path, PathBuf};

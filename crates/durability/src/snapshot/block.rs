@@ -33,7 +33,16 @@ pub(super) fn row_order(a: (&[u8], Version), b: (&[u8], Version)) -> Ordering {
 
 /// How long the common beginning of two keys is.
 pub(super) fn shared_len(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+    // Eight bytes at a time: keys that stand beside each other share most.
+    let mut shared = 0;
+    for (a, b) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
+        if a != b {
+            break;
+        }
+        shared += 8;
+    }
+    let rest = a[shared..].iter().zip(&b[shared..]);
+    shared + rest.take_while(|(a, b)| a == b).count()
 }
 
 /// Turns rows into blocks, one after the other.
@@ -156,7 +165,7 @@ fn paced(version: u64, base: u64, slope: u64) -> u64 {
         return 0;
     }
     let product = u128::from(version.wrapping_sub(base)) * u128::from(slope);
-    (product >> SLOPE_BITS & u128::from(u64::MAX)) as u64
+    u64::try_from(product >> SLOPE_BITS).unwrap_or(u64::MAX)
 }
 
 /// What a block says before its rows, its columns in place.

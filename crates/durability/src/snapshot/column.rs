@@ -30,19 +30,22 @@ impl Column {
         };
         put_varint(head, base);
         head.push(u8::try_from(bits).expect("at most 64"));
-        let (mut pending, mut filled) = (0u128, 0);
+        if bits == 0 {
+            return;
+        }
+        let (mut word, mut filled) = (0u64, 0);
         for value in values {
-            pending |= u128::from(value - base) << filled;
+            let difference = value - base;
+            word |= difference << filled;
             filled += bits;
-            while filled >= 8 {
-                packed.push((pending & 0xff) as u8);
-                pending >>= 8;
-                filled -= 8;
+            if filled >= 64 {
+                packed.extend_from_slice(&word.to_le_bytes());
+                filled -= 64;
+                // What did not fit; nothing if all of it did.
+                word = difference.checked_shr(bits - filled).unwrap_or(0);
             }
         }
-        if filled > 0 {
-            packed.push((pending & 0xff) as u8);
-        }
+        packed.extend_from_slice(&word.to_le_bytes()[..filled.div_ceil(8) as usize]);
     }
 
     /// Reads what [`Column::encode`] put into the head.
@@ -61,7 +64,7 @@ impl Column {
         let bits = count * usize::from(self.bits);
         let packed = cursor.take(bits.div_ceil(8))?;
         match packed.last() {
-            Some(last) if bits % 8 != 0 && last >> (bits % 8) != 0 => {
+            Some(last) if !bits.is_multiple_of(8) && last >> (bits % 8) != 0 => {
                 Err(cursor.malformed("bits after the end of a column"))
             }
             _ => Ok(()),

@@ -10,10 +10,10 @@ mod index;
 mod meta;
 mod piece;
 mod reader;
-//mod salvage;
+mod salvage;
 #[cfg(test)]
 mod tests;
-//mod verify;
+mod verify;
 mod writer;
 
 use steadfast_core::Version;
@@ -22,8 +22,8 @@ pub use footer::SNAPSHOT_FORMAT;
 pub use meta::SnapshotMeta;
 pub use piece::Compression;
 pub use reader::{Snapshot, SnapshotLayout};
-//pub use salvage::{Loss, Salvaged, salvage_rows};
-//pub use verify::SnapshotCheck;
+pub use salvage::{Loss, Salvaged, salvage_rows};
+pub use verify::SnapshotCheck;
 pub use writer::{SnapshotOptions, SnapshotWriter, write_snapshot};
 
 /// What names a snapshot and sums it up.

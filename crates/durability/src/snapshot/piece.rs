@@ -210,11 +210,6 @@ impl PieceHeader {
         PIECE_HEADER_BYTES as u64 + self.stored as u64
     }
 
-    /// Bytes of the payload before it was compressed.
-    pub(super) const fn plain_bytes(&self) -> u64 {
-        self.plain as u64
-    }
-
     /// Checks the payload, the bytes after this header, and decompresses it into `buffer` if
     /// that is needed.
     pub(super) fn payload<'a>(

@@ -111,31 +111,10 @@ impl Snapshot {
             read_exact_at(&*file, footer.meta_offset, &mut tail).at(&label, "read")?;
         }
         let end = &tail[tail.len() - to_usize(wanted)..];
-        let (meta, end) = end.split_at(to_usize(footer.top_offset - footer.meta_offset));
-        let top = &end[..end.len() - FOOTER_BYTES];
-
+        let end = &end[..end.len() - FOOTER_BYTES];
         let seed = Seed::new(&database, number);
-        let (mut unused, mut unused_too) = (Vec::new(), Vec::new());
-        let bad = |offset| move |_| corrupt(offset, CorruptionKind::BadSnapshot);
-        let (offset, check) = (footer.meta_offset, footer.meta_check);
-        let meta = open_piece(seed, offset, meta, PieceKind::Meta, check, &mut unused)
-            .map_err(bad(offset))?;
-        let meta =
-            SnapshotMeta::decode(meta).map_err(|_| corrupt(offset, CorruptionKind::Undecodable))?;
-        let (offset, check) = (footer.top_offset, footer.top_check);
-        let top = open_piece(seed, offset, top, PieceKind::TopIndex, check, &mut unused_too)
-            .map_err(bad(offset))?;
-        let sections = decode_top_index(top, HEADER_BYTES as u64, footer.times_offset)
-            .map_err(|_| corrupt(offset, CorruptionKind::Undecodable))?;
-        let sum =
-            |of: fn(&SectionEntry) -> u64| sections.iter().map(of).fold(0, u64::saturating_add);
-        if sections.len() as u64 != u64::from(footer.sections)
-            || sum(|section| section.rows) != footer.rows
-            || sum(|section| section.blocks) != footer.blocks
-            || meta.version.0 != footer.version
-        {
-            return Err(corrupt(offset, CorruptionKind::Undecodable));
-        }
+        let (meta, sections) =
+            decode_end(seed, &footer, end).map_err(|(offset, kind)| corrupt(offset, kind))?;
         Ok(Self {
             file,
             label: label.as_str().into(),
@@ -295,19 +274,24 @@ impl Snapshot {
         Block::check(payload.into(), self.meta.version)
     }
 
-    /// Appends the rows of a block whose bytes are at hand, after those before it.
+    /// Appends the rows of a block whose bytes are at hand, after those before it. Returns how
+    /// many bytes they took before they were compressed.
     pub(super) fn decode_block(
         &self,
-        entry: &BlockEntry,
+        blocks: &[BlockEntry],
+        number: usize,
         bytes: &[u8],
         buffer: &mut Vec<u8>,
         rows: &mut Vec<Record>,
-    ) -> Read<()> {
-        let BlockEntry { offset, sealed, .. } = *entry;
+    ) -> Read<u64> {
+        let BlockEntry { offset, sealed, .. } = blocks[number];
         let before = rows.len();
         open_piece(self.seed, offset, bytes, PieceKind::Block, sealed.check, buffer)
-            .and_then(|payload| decode_rows(payload, self.meta.version, rows))
-            .and_then(|()| check_seam(rows, before, entry))
+            .and_then(|payload| {
+                decode_rows(payload, self.meta.version, rows)?;
+                check_seam(rows, before, blocks, number)?;
+                Ok(payload.len() as u64)
+            })
             .map_err(|reason| self.error(offset, &reason))
     }
 
@@ -321,10 +305,43 @@ impl Snapshot {
     }
 }
 
-/// Checks that the rows from `from` on are what the index says of their block and come after
+/// Reads what lies between the commit times and the footer, the meta block and the top index;
+/// the error says where and what is wrong.
+pub(super) fn decode_end(
+    seed: Seed,
+    footer: &Footer,
+    bytes: &[u8],
+) -> std::result::Result<(SnapshotMeta, Vec<SectionEntry>), (u64, CorruptionKind)> {
+    let mut unused = Vec::new();
+    let (meta, top) = bytes.split_at(to_usize(footer.top_offset - footer.meta_offset));
+    let (offset, check) = (footer.meta_offset, footer.meta_check);
+    let bad = |offset| (offset, CorruptionKind::BadSnapshot);
+    let undecodable = |offset| (offset, CorruptionKind::Undecodable);
+    let meta = open_piece(seed, offset, meta, PieceKind::Meta, check, &mut unused)
+        .map_err(|_| bad(offset))
+        .and_then(|meta| SnapshotMeta::decode(meta).map_err(|_| undecodable(offset)))?;
+    let (offset, check) = (footer.top_offset, footer.top_check);
+    let sections = open_piece(seed, offset, top, PieceKind::TopIndex, check, &mut unused)
+        .map_err(|_| bad(offset))
+        .and_then(|top| {
+            decode_top_index(top, HEADER_BYTES as u64, footer.times_offset)
+                .map_err(|_| undecodable(offset))
+        })?;
+    let sum = |of: fn(&SectionEntry) -> u64| sections.iter().map(of).fold(0, u64::saturating_add);
+    if sections.len() as u64 != u64::from(footer.sections)
+        || sum(|section| section.rows) != footer.rows
+        || sum(|section| section.blocks) != footer.blocks
+        || meta.version.0 != footer.version
+    {
+        return Err(undecodable(offset));
+    }
+    Ok((meta, sections))
+}
+
+/// Checks that the rows from `from` on are what the index says of block `number` and come after
 /// the rows before.
-fn check_seam(rows: &[Record], from: usize, entry: &BlockEntry) -> Checked<()> {
-    let first = &rows[from];
+fn check_seam(rows: &[Record], from: usize, blocks: &[BlockEntry], number: usize) -> Checked<()> {
+    let (entry, first) = (&blocks[number], &rows[from]);
     if *first.key() != *entry.first_key || first.version() != entry.first_version {
         return Err("a block that does not begin as its index says".into());
     }
@@ -332,6 +349,11 @@ fn check_seam(rows: &[Record], from: usize, entry: &BlockEntry) -> Checked<()> {
         let order = row_order((last.key(), last.version()), (first.key(), first.version()));
         if order.is_ge() {
             return Err("a block whose rows come before those of the one before".into());
+        }
+        // Or a slice that begins with this block would miss the key's newer rows.
+        let goes_on = last.key() == first.key();
+        if goes_on && number > 0 && blocks[number - 1].first_key != entry.first_key {
+            return Err("a key that goes on in a block and does not begin one".into());
         }
     }
     Ok(())
@@ -363,7 +385,7 @@ impl SortedTable for Snapshot {
                 Found::Nothing => return Ok(None),
                 Found::Beyond => {}
             }
-            if !blocks.get(next).is_some_and(|block| *block.first_key == *key) {
+            if blocks.get(next).is_none_or(|block| *block.first_key != *key) {
                 break;
             }
         }
@@ -392,11 +414,11 @@ impl SortedTable for Snapshot {
         };
         let taken = Self::slice_blocks(blocks, within.saturating_sub(1));
         let mut rows = Vec::new();
-        for entry in &blocks[taken.clone()] {
-            let before = rows.len();
+        for number in taken.clone() {
+            let (entry, before) = (&blocks[number], rows.len());
             self.block(entry)?
                 .records(&mut rows)
-                .and_then(|()| check_seam(&rows, before, entry))
+                .and_then(|()| check_seam(&rows, before, blocks, number))
                 .map_err(|reason| self.error(entry.offset, &reason))?;
         }
         let low = match (section, taken.start) {
@@ -434,10 +456,10 @@ impl SortedTable for Snapshot {
         let index = self.decode_index(entry, index)?;
         let mut rows = Vec::with_capacity(to_usize(entry.rows.min(entry.blocks_bytes)));
         let (mut rest, mut buffer) = (blocks, Vec::new());
-        for block in &index {
+        for number in 0..index.len() {
             let piece;
-            (piece, rest) = rest.split_at(to_usize(block.sealed.bytes));
-            self.decode_block(block, piece, &mut buffer, &mut rows)?;
+            (piece, rest) = rest.split_at(to_usize(index[number].sealed.bytes));
+            self.decode_block(&index, number, piece, &mut buffer, &mut rows)?;
         }
         self.check_rows(section, &rows)?;
         Ok(rows)

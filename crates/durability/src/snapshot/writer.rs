@@ -28,7 +28,7 @@ const WRITE_BYTES: usize = 1 << 20;
 const WRITES_PER_SYNC: u32 = 16;
 
 /// Writes that may wait for the thread that writes.
-const WRITES_AHEAD: usize = 2;
+const WRITES_AHEAD: usize = 8;
 
 /// How a snapshot is written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,6 +57,7 @@ pub struct SnapshotWriter {
     rows_bytes: usize,
     /// Where in `rows` the newest key begins.
     key_start: usize,
+    /// The last row of the last block.
     last: Option<Record>,
     section: Section,
     sections: Vec<SectionEntry>,
@@ -140,7 +141,7 @@ impl SnapshotWriter {
         let (key, version) = (record.key(), record.version());
         assert!(key.len() <= STORED_KEY_BYTES_MAX, "keys are checked before they are stored");
         assert!(record.value_bytes().len() <= VALUE_BYTES_MAX, "values are checked likewise");
-        let new_key = match &self.last {
+        let new_key = match self.rows.last().or(self.last.as_ref()) {
             None => true,
             Some(last) => {
                 let order = row_order((last.key(), last.version()), (key, version));
@@ -151,7 +152,7 @@ impl SnapshotWriter {
         let bytes = row_bytes(record);
         if new_key {
             let full = self.section.bytes + self.rows_bytes + bytes > SNAPSHOT_SECTION_BYTES;
-            if self.last.is_some() && full {
+            if full && (self.section.rows > 0 || !self.rows.is_empty()) {
                 self.end_section()?;
             } else if !self.rows.is_empty() && self.rows_bytes + bytes > SNAPSHOT_BLOCK_BYTES {
                 self.end_block(self.rows.len())?;
@@ -176,7 +177,6 @@ impl SnapshotWriter {
         self.total.rows += 1;
         self.total.payload_bytes += record.payload_bytes() as u64;
         self.total.newest = self.total.newest.max(version);
-        self.last = Some(record.clone());
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl SnapshotWriter {
         let bytes: usize = rows.iter().map(row_bytes).sum();
         section.bytes += bytes;
         self.rows_bytes -= bytes;
-        self.rows.drain(..count);
+        self.last = self.rows.drain(..count).next_back();
         self.key_start = self.key_start.saturating_sub(count);
         self.total.blocks += 1;
         self.out.flush(WRITE_BYTES)
@@ -245,7 +245,7 @@ impl SnapshotWriter {
     /// Writes what is left after the last row.
     fn write_rest(&mut self, meta: &SnapshotMeta, commit_times: &[u8]) -> Result<SnapshotInfo> {
         assert!(self.total.newest <= meta.version, "no row is newer than its snapshot");
-        if self.last.is_some() {
+        if self.total.rows > 0 {
             self.end_section()?;
         }
         let times_offset = self.out.end();
@@ -318,7 +318,7 @@ pub fn write_snapshot<E: From<Error>>(
         let (emptied, to_fill) = channel();
         let thread = scope.spawn(move || write_chunks(&*file, &label, &to_write, &emptied));
         writer.out.thread = Some((filled, to_fill));
-        let mut encode = || -> std::result::Result<SnapshotInfo, E> {
+        let encode = || -> std::result::Result<SnapshotInfo, E> {
             for row in rows {
                 writer.push(&row?)?;
             }

@@ -10,8 +10,12 @@ use steadfast_core::{
 use super::*;
 use crate::StdDisk;
 use crate::disk::Disk;
-use crate::error::Error;
 use crate::layout::Layout;
+
+mod damage;
+mod format;
+mod hostile;
+mod writing;
 
 const DATABASE: [u8; 16] = *b"0123456789abcdef";
 const W: Version = Version(1 << 40);
@@ -177,6 +181,9 @@ fn gives_back_what_was_written_in_every_way_of_reading() {
         let snapshot = fixture.open();
         assert!(snapshot.sections() > 2);
         check_reads(&snapshot, &rows);
+        let check = snapshot.verify().unwrap();
+        assert_eq!((check.rows, check.keys), (rows.len() as u64, rows.len() as u64));
+        assert_eq!(check.bytes, fixture.bytes().len() as u64);
         assert_eq!(snapshot.commit_times().unwrap(), b"times");
         assert_eq!(snapshot.meta(), &meta());
         let described = snapshot.describe();
@@ -212,7 +219,9 @@ fn versions_of_one_key_beyond_a_block_and_beyond_a_section_stay_together() {
 
 #[test]
 fn an_empty_snapshot_has_nothing() {
-    let snapshot = Fixture::with(&[], Compression::None).open();
+    let fixture = Fixture::with(&[], Compression::None);
+    let snapshot = fixture.open();
+    assert_eq!(snapshot.verify().unwrap().rows, 0);
     assert_eq!(snapshot.sections(), 0);
     assert_eq!(snapshot.get(b"k", Version::MAX).unwrap(), None);
     let slice = snapshot.slice(Place::Last).unwrap();
@@ -265,7 +274,9 @@ proptest! {
     fn any_rows_come_back(rows in rows()) {
         for compression in compressions() {
             let fixture = Fixture::with(&rows, compression);
-            check_reads(&fixture.open(), &rows);
+            let snapshot = fixture.open();
+            check_reads(&snapshot, &rows);
+            prop_assert_eq!(snapshot.verify().unwrap().rows, rows.len() as u64);
         }
     }
 }
