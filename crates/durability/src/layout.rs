@@ -119,27 +119,46 @@ impl Layout {
     }
 }
 
-/// Bytes of all files of the database, as they are long. Files that come and go meanwhile may
-/// count or not.
-pub fn disk_bytes(disk: &dyn Disk, layout: &Layout) -> Result<u64> {
-    let mut total = 0;
-    let directories =
-        [layout.root().to_owned(), layout.wal(), layout.snapshots(), layout.quarantine()];
-    for directory in directories {
-        let names = match disk.list(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            names => names.at(layout.label(&directory), "list")?,
-        };
-        for name in names {
-            let path = directory.join(name);
-            if matches!(disk.kind(&path), Ok(Some(EntryKind::File)))
-                && let Ok(file) = disk.open(&path, Access::Read)
-            {
-                total += file.len().unwrap_or(0);
-            }
-        }
+/// Bytes of the files in a database's directory, as they are long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskUsage {
+    /// Segments of the log, with the space that is taken ahead.
+    pub log: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Copies of what recovery left out.
+    pub quarantine: u64,
+    /// The MANIFEST, the lock file and whatever else lies there.
+    pub other: u64,
+}
+
+impl DiskUsage {
+    /// All of it.
+    pub const fn total(&self) -> u64 {
+        self.log + self.snapshots + self.quarantine + self.other
     }
-    Ok(total)
+}
+
+/// How much the files of the database take. Files that come and go meanwhile may count or not.
+pub fn disk_usage(disk: &dyn Disk, layout: &Layout) -> Result<DiskUsage> {
+    let of = |directory: &Path| -> Result<u64> {
+        let names = match disk.list(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            names => names.at(layout.label(directory), "list")?,
+        };
+        let length = |name: &String| {
+            let path = directory.join(name);
+            matches!(disk.kind(&path), Ok(Some(EntryKind::File)))
+                .then(|| disk.open(&path, Access::Read).and_then(|file| file.len()).unwrap_or(0))
+        };
+        Ok(names.iter().filter_map(length).sum())
+    };
+    Ok(DiskUsage {
+        log: of(&layout.wal())?,
+        snapshots: of(&layout.snapshots())?,
+        quarantine: of(&layout.quarantine())?,
+        other: of(layout.root())?,
+    })
 }
 
 #[cfg(test)]

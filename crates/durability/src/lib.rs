@@ -16,13 +16,16 @@ mod quarantine;
 mod rebuild;
 pub mod recovery;
 pub mod replay;
+mod salvage;
 pub mod snapshot;
 mod std_disk;
 #[cfg(test)]
 mod test_support;
+pub mod verify;
 pub mod wal;
 
 pub use error::{CorruptionKind, Error, Result};
 pub use rebuild::rebuild;
+pub use salvage::manifest_from_files;
 pub use replay::{Progress, ReplayStats, replay_wal};
 pub use std_disk::{StdDisk, this_process};

@@ -35,19 +35,19 @@ use std::time::Duration;
 
 use steadfast_core::{Entropy, ReplayTarget, Version};
 
-use crate::disk::{Access, Disk};
+use crate::disk::Disk;
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
 use crate::manifest::{EpochStart, Floor, LiveSnapshot, Manifest};
 use crate::quarantine;
 use crate::replay::{Base, Progress, ReplayStats};
 use crate::snapshot::Snapshot;
-use crate::wal::chain::{Beside, Damage, Scan, Wal};
+use crate::wal::chain::{Beside, Damage, Scan, Wal, segment_headers};
 use crate::wal::group::{
     ChecksumSeed, GROUP_BYTES_MIN, GroupKind, Stamp, TRAILER_BYTES, seal_group,
 };
 use crate::wal::reader::{SegmentReader, Tail};
-use crate::wal::segment::{Epoch, HEADER_BYTES, HEADER_LEN, Origin, SegmentHeader};
+use crate::wal::segment::{Epoch, HEADER_BYTES, Origin, SegmentHeader};
 use crate::wal::writer::{
     FIRST_SEGMENT_BYTES, Resume, ResumedSegment, WalOptions, version_ceiling,
 };
@@ -351,6 +351,11 @@ impl Opened {
     fn note(&mut self, number: u64, offset: u64, kind: CorruptionKind) {
         let damage = Damage { file: Layout::snapshot_label(number), offset, kind };
         self.damage.get_or_insert(damage);
+    }
+
+    /// What is wrong with the first that could not be used.
+    pub const fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
     }
 
     /// What replay starts on.
@@ -774,20 +779,7 @@ impl Rewriter {
 /// Whether there is anything in the directory of a log that could have been part of one: the
 /// question when there is no MANIFEST.
 pub fn holds_valid_segment(disk: &dyn Disk, layout: &Layout) -> Result<bool> {
-    let names = match disk.list(&layout.wal()) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        names => names.at("WAL", "list")?,
-    };
-    for number in names.iter().filter_map(|name| Layout::parse_segment_name(name)) {
-        let label = Layout::segment_label(number);
-        let file = disk.open(&layout.segment(number), Access::Read).at(&*label, "open")?;
-        let mut block = vec![0; HEADER_LEN];
-        let read = file.read_at(0, &mut block).at(&*label, "read")?;
-        if SegmentHeader::decode(&block[..read]).is_ok() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(!segment_headers(disk, layout)?.is_empty())
 }
 
 /// Whether there is anything in the directory of snapshots that could have been part of a

@@ -58,6 +58,11 @@ impl CommitTimes {
         Ok(ask(&known.timeline))
     }
 
+    /// Gives up the times that only the snapshot has.
+    pub(crate) fn forget_older(&self) {
+        self.lock().older = None;
+    }
+
     /// Bytes in memory.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.lock().timeline.heap_bytes()

@@ -7,7 +7,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use steadfast_core::{Record, Timestamp, Version};
@@ -60,7 +59,6 @@ pub(crate) fn write_copy<R>(
     target: &Path,
     compression: Compression,
     source: Source<R>,
-    stop: &AtomicBool,
 ) -> Result<CopyInfo>
 where
     R: Iterator<Item = Result<Record>>,
@@ -81,7 +79,7 @@ where
     let written =
         write_snapshot(disk.clone(), &layout, 1, manifest.database, options, rows, rest)?;
     let snapshot = Snapshot::open(&**disk, &layout, 1, manifest.database)?;
-    snapshot.verify_stub()?;
+    snapshot.verify()?;
     (manifest.oldest_segment, manifest.newest_segment) = (0, 0);
     manifest.floor = Floor { version, next_version, timestamp, ..Floor::default() };
     manifest.snapshots = vec![LiveSnapshot {
@@ -158,7 +156,7 @@ impl Database {
             commit_times: upkeep.times.ask(|timeline| timeline.encode_upto(version))?,
             next_version,
         };
-        write_copy(&files.disk, target, files.compression, source, &upkeep.stopping)
+        write_copy(&files.disk, target, files.compression, source)
     }
 }
 

@@ -15,6 +15,7 @@ use steadfast_durability::disk::{Disk, LockGuard};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::RecoveryReport;
+use steadfast_durability::verify::Damaged;
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_storage::UnifiedStore;
 
@@ -28,7 +29,7 @@ use crate::open::Contents;
 use crate::runs::Run;
 use crate::stats::Stats;
 use crate::transaction::Transaction;
-use crate::upkeep::{CheckpointInfo, CompactInfo, Files, Upkeep};
+use crate::upkeep::{CheckpointInfo, CompactInfo, Files, Space, Upkeep};
 use crate::view::{View, check_live};
 
 /// An embedded, versioned, durable database.
@@ -301,21 +302,22 @@ impl Database {
             Some(pipeline) => (pipeline.assigned().max(visible), pipeline.promised().min(visible)),
             None => (visible, visible),
         };
+        let Space { disk, newest, reclaimable_bytes, needed_log } = self.inner.upkeep.space()?;
         Ok(Stats {
             assigned,
             visible,
             promised,
             store: self.inner.store.stats(),
             log_position,
-            disk_bytes: self.disk_bytes()?,
+            disk,
+            reclaimable_bytes,
+            snapshot: newest.map(|newest| (newest.number, newest.version)),
+            needed_log_bytes: needed_log,
+            load: self.inner.upkeep.load_stats(),
+            commit_times_bytes: self.inner.upkeep.times.heap_bytes(),
             running_transactions,
             poisoned,
         })
-    }
-
-    fn disk_bytes(&self) -> Result<u64> {
-        let Some(layout) = &self.inner.layout else { return Ok(0) };
-        Ok(steadfast_durability::layout::disk_bytes(&*self.inner.disk, layout)?)
     }
 
     /// A view of everything that is visible now.
@@ -391,6 +393,14 @@ impl Database {
     pub fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
         self.check_open()?;
         self.inner.upkeep.compact(mode)
+    }
+
+    /// Reads every byte of the files that the database needs back from the device, and checks
+    /// what they say of each other. Returns what is not as it was written; opening has judged
+    /// the log behind the newest snapshot already.
+    pub fn verify(&self) -> Result<Vec<Damaged>> {
+        self.check_open()?;
+        self.inner.upkeep.verify()
     }
 
     /// Returns when everything is in memory. A database that has a snapshot serves reads and

@@ -20,6 +20,7 @@ mod open;
 mod recent;
 mod restore;
 mod runs;
+mod salvage;
 mod shim;
 mod source;
 mod state;
@@ -40,6 +41,7 @@ pub use kv::KvScan;
 pub use loading::LoadStats;
 pub use restore::Restore;
 pub use runs::{Run, RunInfo, RunStatus};
+pub use salvage::{SalvageReport, salvage, salvage_with};
 pub use stats::Stats;
 pub use transaction::Transaction;
 pub use upkeep::{CheckpointInfo, CompactInfo};
@@ -49,8 +51,10 @@ pub use steadfast_core::{
     Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock, Timestamp,
     TypeTag, Value, Version, VersionedValue, limits,
 };
+pub use steadfast_durability::layout::DiskUsage;
 pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryReport, SnapshotClass};
 pub use steadfast_durability::snapshot::Compression;
+pub use steadfast_durability::verify::Damaged;
 pub use steadfast_durability::wal::segment::Epoch;
 pub use steadfast_durability::{Progress, ReplayStats, disk};
 pub use steadfast_storage::{StoreStats, UnifiedStore};

@@ -164,6 +164,11 @@ impl Loading {
         }
     }
 
+    /// The sections that could not be loaded.
+    pub(crate) fn failed(&self) -> Vec<usize> {
+        self.lock().failed.iter().map(|(section, _)| *section).collect()
+    }
+
     /// Whether a section was damaged.
     pub(crate) fn found_damage(&self) -> bool {
         let state = self.lock();

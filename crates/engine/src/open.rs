@@ -64,7 +64,7 @@ impl Contents {
     }
 
     /// What the snapshot has, without reading it: the store asks for it when it is needed.
-    fn on(retention: RetentionPolicy, opened: &Opened) -> Self {
+    pub(crate) fn on(retention: RetentionPolicy, opened: &Opened) -> Self {
         let mut contents = Self::empty(retention);
         let Some(snapshot) = &opened.snapshot else { return contents };
         let meta = snapshot.meta();

@@ -3,15 +3,17 @@
 //! One of these at a time; none of them holds up readers, and writers only for the sync that
 //! puts a name into the MANIFEST.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use steadfast_core::{Clock, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version};
 use steadfast_durability::compaction::remove_unneeded;
-use steadfast_durability::disk::Disk;
-use steadfast_durability::layout::{Layout, disk_bytes};
-use steadfast_durability::manifest::Manifest;
+use steadfast_durability::disk::{Access, Disk};
+use steadfast_durability::layout::{DiskUsage, Layout, disk_usage};
+use steadfast_durability::manifest::{LiveSnapshot, Manifest};
+use steadfast_durability::verify::{Damaged, verify_files};
 use steadfast_durability::snapshot::{
     Compression, Snapshot, SnapshotMeta, SnapshotOptions, write_snapshot,
 };
@@ -72,6 +74,22 @@ pub(crate) struct Files {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) layout: Layout,
     pub(crate) compression: Compression,
+}
+
+/// How much space the files take, and how much of it is needed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Space {
+    pub(crate) disk: DiskUsage,
+    pub(crate) newest: Option<LiveSnapshot>,
+    pub(crate) reclaimable_bytes: u64,
+    /// Of the log, from the first segment that the newest snapshot needs.
+    pub(crate) needed_log: u64,
+}
+
+impl Space {
+    fn of(disk: DiskUsage) -> Self {
+        Self { disk, needed_log: disk.log, ..Self::default() }
+    }
 }
 
 /// Namespaces by their ids.
@@ -278,6 +296,28 @@ impl Upkeep {
         Ok(self.times.ask(|timeline| timeline.time_of(version))?.unwrap_or(Timestamp::ZERO))
     }
 
+    /// How much space the files take.
+    pub(crate) fn space(&self) -> Result<Space> {
+        let Some(Files { disk, layout, .. }) = &self.files else { return Ok(Space::default()) };
+        let usage = disk_usage(&**disk, layout)?;
+        let manifest = match self.manifest() {
+            // What took too long to be let in, or was poisoned, still has its files.
+            Err(Error::Closed(_)) | Err(Error::Poisoned { .. }) => return Ok(Space::of(usage)),
+            manifest => manifest?,
+        };
+        let mut space = Space { newest: manifest.newest_snapshot().copied(), ..Space::of(usage) };
+        let first = space.newest.map_or(0, |newest| newest.first_segment);
+        let length = |path: &Path| {
+            disk.open(path, Access::Read).and_then(|file| file.len()).unwrap_or(0)
+        };
+        let numbers = manifest.oldest_segment..first.max(manifest.oldest_segment);
+        let covered: u64 = numbers.map(|number| length(&layout.segment(number))).sum();
+        let newest = space.newest.map_or(0, |newest| length(&layout.snapshot(newest.number)));
+        space.needed_log = usage.log.saturating_sub(covered);
+        space.reclaimable_bytes = covered + usage.snapshots.saturating_sub(newest);
+        Ok(space)
+    }
+
     /// Has everything visible durable when it returns. What was opened for reading is.
     pub(crate) fn make_durable(&self) -> Result<()> {
         self.pipeline.as_ref().map_or(Ok(()), |pipeline| pipeline.sync())
@@ -317,7 +357,7 @@ impl Upkeep {
         let _busy = self.busy();
         let started = Instant::now();
         let Files { disk, layout, .. } = self.files()?;
-        let before = disk_bytes(&**disk, layout)?;
+        let before = disk_usage(&**disk, layout)?.total();
         let (mut versions_removed, mut checkpoint) = (0, None);
         if mode == CompactMode::Full {
             self.finish_loading()?;
@@ -337,7 +377,7 @@ impl Upkeep {
         let removed = remove_unneeded(&**disk, layout, &needed)?;
         Ok(CompactInfo {
             mode,
-            reclaimed_bytes: before.saturating_sub(disk_bytes(&**disk, layout)?),
+            reclaimed_bytes: before.saturating_sub(disk_usage(&**disk, layout)?.total()),
             wal_segments_removed: removed.segments,
             snapshots_removed: removed.snapshots,
             versions_removed,
@@ -363,10 +403,18 @@ impl Upkeep {
             return Err(Error::Invalid(text.into()));
         };
         if !newest.verified {
-            self.open(newest.number)?.verify_stub()?;
+            self.open(newest.number)?.verify()?;
         }
         let number = newest.number;
         self.with_writer(|writer| writer.trust_snapshot(number))
+    }
+
+    /// Reads every byte that the MANIFEST needs back from the device. Returns what is not as it
+    /// was written.
+    pub(crate) fn verify(&self) -> Result<Vec<Damaged>> {
+        let _busy = self.busy();
+        let Files { disk, layout, .. } = self.files()?;
+        Ok(verify_files(&**disk, layout, &self.manifest()?)?)
     }
 
     /// Makes a checkpoint and removes what it makes superfluous: what the background thread

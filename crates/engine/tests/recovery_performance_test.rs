@@ -111,7 +111,7 @@ fn test_wal_file_size_reasonable() {
         }
     }
     db.close().unwrap();
-    let bytes = Database::open(&path).unwrap().stats().unwrap().disk_bytes;
+    let bytes = Database::open(&path).unwrap().stats().unwrap().disk.total();
     assert!(bytes < 100 << 20, "{bytes} bytes of log for 10,000 transactions");
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
             .number("payload_bytes", bytes(store.payload_bytes))
             .number("memory_bytes", bytes(store.heap_bytes))
             .number("log_bytes", stats.log_position)
-            .number("disk_bytes", stats.disk_bytes)
+            .number("disk_bytes", stats.disk.total())
             .number("transactions_replayed", report.stats.txns_applied)
             .text("log", &report.log.to_string())
             .number("recovery_us", u64::try_from(report.duration.as_micros()).unwrap_or(u64::MAX))
@@ -37,7 +37,7 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
             row("keys and values", size(bytes(store.payload_bytes))),
             row("memory", size(bytes(store.heap_bytes))),
             row("log", size(stats.log_position)),
-            row("files", size(stats.disk_bytes)),
+            row("files", size(stats.disk.total())),
             row("log was found", report.log.to_string()),
             row("transactions replayed", count(report.stats.txns_applied)),
             row("recovery", duration(report.duration)),

@@ -85,7 +85,7 @@ pub(crate) fn verify(dir: &Path) -> Result<String> {
 
 /// Bytes of the database's files.
 pub(crate) fn disk_bytes(dir: &Path) -> Result<u64> {
-    Ok(Database::open_read_only(dir)?.stats()?.disk_bytes)
+    Ok(Database::open_read_only(dir)?.stats()?.disk.total())
 }
 
 /// A place in the newest segment of the log where damage does harm.

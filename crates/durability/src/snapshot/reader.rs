@@ -490,6 +490,11 @@ pub(super) fn to_usize(bytes: u64) -> usize {
 }
 
 impl Snapshot {
+    /// The database that it belongs to.
+    pub const fn database(&self) -> [u8; 16] {
+        self.footer.database
+    }
+
     /// Opens a snapshot of whatever database its header names: for a directory that has no
     /// MANIFEST to say which one it should be.
     pub fn open_any(disk: &dyn Disk, layout: &Layout, number: u64) -> Result<Self> {

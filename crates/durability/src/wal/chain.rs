@@ -48,6 +48,12 @@ pub struct Damage {
     pub kind: CorruptionKind,
 }
 
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} at offset {}", self.file, self.kind, self.offset)
+    }
+}
+
 /// The log of a database, opened for reading.
 #[derive(Debug)]
 pub struct Wal {
@@ -415,6 +421,28 @@ impl Scan {
         self.note(&reader.evidence()?);
         Ok(found)
     }
+}
+
+/// The valid headers of all segment files, by the number in the file's name, of whatever
+/// database.
+pub(crate) fn segment_headers(
+    disk: &dyn Disk,
+    layout: &Layout,
+) -> Result<Vec<(u64, SegmentHeader)>> {
+    let names = match disk.list(&layout.wal()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        names => names.at("WAL", "list")?,
+    };
+    let mut headers = Vec::new();
+    for number in names.iter().filter_map(|name| Layout::parse_segment_name(name)) {
+        let label = Layout::segment_label(number);
+        let file = disk.open(&layout.segment(number), Access::Read).at(&*label, "open")?;
+        let mut block = vec![0; HEADER_LEN];
+        let read = file.read_at(0, &mut block).at(&*label, "read")?;
+        headers.extend(SegmentHeader::decode(&block[..read]).ok().map(|header| (number, header)));
+    }
+    headers.sort_by_key(|(number, _)| *number);
+    Ok(headers)
 }
 
 /// What became of opening a segment.

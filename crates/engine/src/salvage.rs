@@ -1,0 +1,207 @@
+//! Taking out of a damaged database what can be taken, into a new one.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Version};
+use steadfast_durability::layout::Layout;
+use steadfast_durability::manifest::Manifest;
+use steadfast_durability::recovery::{
+    Opened, RecoveryPolicy, RecoveryReport, open_snapshot, recover,
+};
+use steadfast_durability::snapshot::{SnapshotMeta, salvage_rows};
+use steadfast_durability::wal::chain::Beside;
+use steadfast_durability::wal::writer::NamespaceLookup;
+use steadfast_durability::{Error as DiskError, manifest_from_files};
+
+use crate::config::DatabaseBuilder;
+use crate::copy::{CopyInfo, Source, write_copy};
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::loading::{Loading, Sources};
+use crate::open::{Contents, is_vacant};
+use crate::shim::Shim as _;
+
+/// What salvaging found, and what it could not take along.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// What the log and the snapshots were found to be.
+    pub recovery: RecoveryReport,
+    /// The newest version that was taken along.
+    pub version: Version,
+    /// Versions of keys that were taken along.
+    pub rows: u64,
+    /// What was lost, a line each: file, offset, what is wrong there, what it may have held.
+    pub losses: Vec<String>,
+    /// The MANIFEST was missing or damaged, and was made up from the files.
+    pub manifest_made_up: bool,
+    /// The new database; `None` if it was only a trial.
+    pub copy: Option<CopyInfo>,
+}
+
+/// Takes what can be read of the database in the directory `damaged`, which is not changed, into
+/// a new database in the directory `target`, which must be missing or empty: the longest valid
+/// prefix of the log, on what can be read of the newest snapshot. Without a `target`, only says
+/// what it would take.
+///
+/// It accepts any loss: what acknowledged commits are missing is in the report. Nobody may have
+/// the database open for writing.
+///
+/// # Errors
+///
+/// Kind `NotFound` if there is nothing that was ever a database; `Busy`; `Io`; `Invalid` if
+/// `target` holds anything.
+pub fn salvage(damaged: impl AsRef<Path>, target: Option<&Path>) -> Result<SalvageReport> {
+    salvage_with(Database::builder(damaged), target)
+}
+
+/// As [`salvage`], with everything that can be chosen about opening.
+pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<SalvageReport> {
+    let layout = Layout::new(&builder.path);
+    let disk = builder.disk.clone();
+    if disk.is_locked(&layout.lock()).unwrap_or(false) {
+        let path = layout.root().display().to_string();
+        return Err(Error::Busy { path, holder: "somebody who writes to it".into() });
+    }
+    if let Some(target) = target
+        && !is_vacant(&*disk, &Layout::new(target))?
+    {
+        let path = target.display();
+        return Err(Error::Invalid(format!("{path}: not empty; salvage needs a new directory")));
+    }
+    let (manifest, manifest_made_up) = match Manifest::read(&*disk, &layout) {
+        Ok(Some(manifest)) => (manifest, false),
+        Ok(None) | Err(DiskError::Corrupt { .. }) => (manifest_from_files(&*disk, &layout)?, true),
+        Err(error) => return Err(error.into()),
+    };
+    let mut losses = Vec::new();
+    let policy = RecoveryPolicy::AcceptLoss;
+    let opened = open_snapshot(&*disk, &layout, &manifest, policy)?;
+    let contents = Contents::on(manifest.retention.clone(), &opened);
+    let sources = Sources { disk: &*disk, layout: &layout, manifest: manifest.clone() };
+    match &opened.snapshot {
+        Some(_) => load(&contents, &sources, &mut losses)?,
+        None => take_rows(&contents, &sources, &opened, &mut losses)?,
+    }
+    let recovered = recover(
+        &*disk,
+        &layout,
+        &manifest,
+        opened,
+        &contents,
+        policy,
+        Beside::Nobody,
+        &mut |_| {},
+    )?;
+    let report = recovered.report().clone();
+    if report.left_anything_out() || report.damage.is_some() {
+        losses.push(report.to_string());
+    }
+    let view = contents.store.view(builder.clock.now());
+    let version = view.version();
+    let mut result = SalvageReport {
+        version,
+        rows: contents.store.stats().versions as u64,
+        losses,
+        manifest_made_up,
+        copy: None,
+        recovery: report,
+    };
+    if let Some(target) = target {
+        let times = &contents.times;
+        let lookup = |id: NamespaceId| Some((id, contents.namespaces.namespace(id)?));
+        let source = Source {
+            meta: SnapshotMeta {
+                version,
+                timestamp: times.ask(|times| times.time_of(version))?.unwrap_or_default(),
+                created: builder.clock.now(),
+                namespaces: contents.namespaces.ids().into_iter().filter_map(lookup).collect(),
+                floors: contents.store.floors(),
+            },
+            commit_times: times.ask(|times| times.encode_upto(version))?,
+            rows: view.range_versions(..).map(|row| Ok(row?)),
+            next_version: recovered.next_version(),
+            manifest,
+        };
+        result.copy = Some(write_copy(&disk, target, builder.config.compression, source)?);
+    }
+    Ok(result)
+}
+
+/// Loads the snapshot, with what can be read of the sections that are damaged and cannot be
+/// rebuilt.
+fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) -> Result<()> {
+    let Some(snapshot) = &contents.snapshot else { return Ok(()) };
+    let loading = Loading::new(snapshot.clone(), Instant::now());
+    while loading.load_next(&contents.store, sources) {}
+    let failed = loading.failed();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let mut sections: Vec<(usize, Vec<Record>)> =
+        failed.into_iter().map(|section| (section, Vec::new())).collect();
+    let number = snapshot.info().number;
+    let Sources { disk, layout, manifest } = sources;
+    let salvaged = salvage_rows(*disk, layout, number, manifest.database, |row| {
+        let section = snapshot.section_of(row.key());
+        if let Some((_, rows)) = sections.iter_mut().find(|(failed, _)| *failed == section) {
+            rows.push(row);
+        }
+    })?;
+    losses.extend(salvaged.losses.iter().map(describe));
+    for (section, rows) in sections {
+        contents.store.supply_section(section, rows);
+    }
+    if contents.times.ask(|_| ()).is_err() {
+        losses.push(format!("{}: the times of commits", Layout::snapshot_label(number)));
+        contents.times.forget_older();
+    }
+    Ok(())
+}
+
+/// Takes rows out of the newest snapshot although it cannot be opened.
+fn take_rows(
+    contents: &Contents,
+    sources: &Sources<'_>,
+    opened: &Opened,
+    losses: &mut Vec<String>,
+) -> Result<()> {
+    let Sources { disk, layout, manifest } = sources;
+    let Some(newest) = manifest.newest_snapshot() else { return Ok(()) };
+    losses.extend(opened.damage().map(ToString::to_string));
+    let rows = Mutex::new(Vec::new());
+    let taken = salvage_rows(*disk, layout, newest.number, manifest.database, |row| {
+        rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(row);
+    });
+    let salvaged = match taken {
+        Ok(salvaged) => salvaged,
+        Err(error) => {
+            losses.push(error.to_string());
+            return Ok(());
+        }
+    };
+    losses.extend(salvaged.losses.iter().map(describe));
+    match &salvaged.meta {
+        Some(meta) => {
+            for (id, namespace) in &meta.namespaces {
+                contents.define_namespace(*id, namespace);
+            }
+            contents.store.raise_floors(&meta.floors);
+        }
+        None => losses.push("the names of the runs in the snapshot, where the log has none".into()),
+    }
+    let mut rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    rows.sort_by_key(Record::version);
+    ReplayTarget::apply(contents, rows);
+    Ok(())
+}
+
+fn describe(loss: &steadfast_durability::snapshot::Loss) -> String {
+    let key = |key: &Option<Vec<u8>>, none: &str| {
+        key.as_ref().map_or_else(|| none.to_owned(), |key| key.escape_ascii().to_string())
+    };
+    let (low, high) = (key(&loss.low, "the first key"), key(&loss.high, "the last key"));
+    format!("{}: {} bytes, between {low} and {high}", loss.error, loss.bytes)
+}
