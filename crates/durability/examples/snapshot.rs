@@ -56,7 +56,7 @@ fn main() -> Outcome<()> {
             println!("  load {threads}T   {:7.2} M rows/s", per_second(rows, took));
         }
         let took = (0..PASSES).map(|_| gets(&snapshot, &records)).min().unwrap_or_default();
-        println!("  get       {:7.2} M/s in order, blocks cached", per_second(rows, took));
+        println!("  get       {:7.2} M/s in key order", per_second(rows, took));
         let begun = Instant::now();
         snapshot.verify()?;
         println!("  verify    {:7.2} M rows/s", per_second(rows, begun.elapsed()));

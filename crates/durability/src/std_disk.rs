@@ -281,6 +281,10 @@ mod tests {
         assert_eq!(&buffer[4096..], b"cached");
         assert_eq!(file.len().unwrap(), 16 << 10);
         assert_eq!(file.read_at(16 << 10, &mut buffer).unwrap(), 0, "end of file");
+        file.sync_all().unwrap();
+        file.forget_cached().unwrap();
+        assert_eq!(file.read_at(4096, &mut buffer).unwrap(), buffer.len());
+        assert_eq!(&buffer[4096..], b"cached", "only the kernel's copy is gone");
     }
 
     #[test]

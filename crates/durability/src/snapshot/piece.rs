@@ -263,3 +263,25 @@ pub(super) fn open_piece<'a>(
     }
     header.payload(seed, offset, &bytes[PIECE_HEADER_BYTES..], buffer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_passes_only_at_its_place_in_its_snapshot() {
+        let seed = Seed::new(&[7; 16], 3);
+        let mut bytes = Vec::new();
+        let kind = PieceKind::Filter;
+        let sealed = Sealer::new(seed, Compression::None).append(&mut bytes, 48, kind, b"payload");
+        let open = |seed, offset, kind, check| {
+            open_piece(seed, offset, &bytes, kind, check, &mut Vec::new()).map(<[u8]>::to_vec)
+        };
+        assert_eq!(open(seed, 48, kind, sealed.check).unwrap(), b"payload");
+        assert!(open(seed, 49, kind, sealed.check).is_err(), "another offset");
+        assert!(open(seed, 48, PieceKind::Meta, sealed.check).is_err(), "another kind");
+        assert!(open(seed, 48, kind, !sealed.check).is_err(), "not what the index says");
+        assert!(open(Seed::new(&[7; 16], 4), 48, kind, sealed.check).is_err(), "another snapshot");
+        assert!(open(Seed::new(&[8; 16], 3), 48, kind, sealed.check).is_err(), "another database");
+    }
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use steadfast_core::limits::{STORED_KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use steadfast_core::{
     Place, Record, RecordBuilder, SortedTable, TableError, TableSlice, Timestamp, Version,
 };
@@ -215,6 +216,45 @@ fn versions_of_one_key_beyond_a_block_and_beyond_a_section_stay_together() {
         }
         assert_eq!(snapshot.get(b"key", Version(0)).unwrap(), None);
     }
+}
+
+#[test]
+fn the_longest_key_and_the_largest_value_come_back() {
+    let long = vec![0xff; STORED_KEY_BYTES_MAX];
+    let random: Vec<u8> = many_rows().iter().flat_map(|row| row.value_bytes().to_vec()).collect();
+    let mut large = random.repeat(1 + VALUE_BYTES_MAX / random.len());
+    large.truncate(VALUE_BYTES_MAX);
+    let rows = [
+        put(b"\0", 1, &vec![0; VALUE_BYTES_MAX]),
+        put(b"a", 2, b"small"),
+        put(&long[1..], 3, b""),
+        put(&long, 4, &large),
+        put(&long, 1, b"old"),
+    ];
+    for compression in compressions() {
+        let fixture = Fixture::with(&rows, compression);
+        let snapshot = fixture.open();
+        check_reads(&snapshot, &rows);
+        assert_eq!(snapshot.verify().unwrap().rows, 5);
+    }
+}
+
+#[test]
+fn many_readers_at_once_read_what_was_written() {
+    let rows = many_rows();
+    let fixture = Fixture::with(&rows, Compression::None);
+    let snapshot = fixture.open();
+    std::thread::scope(|scope| {
+        for reader in 0..4 {
+            let (snapshot, rows) = (&snapshot, &rows);
+            scope.spawn(move || {
+                for row in rows.iter().skip(reader).step_by(7) {
+                    let found = snapshot.get(row.key(), Version::MAX).unwrap();
+                    assert_eq!(found.as_ref(), Some(row));
+                }
+            });
+        }
+    });
 }
 
 #[test]
