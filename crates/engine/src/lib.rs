@@ -12,6 +12,7 @@ mod database;
 mod entry;
 mod error;
 mod events;
+mod export;
 mod kv;
 mod loading;
 mod maintenance;
