@@ -8,11 +8,12 @@ use std::cmp::Ordering;
 
 use steadfast_core::{Record, Version};
 
-use crate::chain::Limits;
 use crate::heads::{common_prefix, head_of};
 use crate::leaf::{Inserted, LEAF_ROWS_MAX, Leaf, Row};
+use crate::lock;
 use crate::points::Change;
 use crate::region::Leaves;
+use crate::rules::Rules;
 use crate::store::Inner;
 
 /// Rows of a leaf built in bulk: as full as leaves can be without splitting soon.
@@ -36,7 +37,6 @@ struct Bulk<'a> {
     store: &'a Inner,
     /// What every key of the run begins with.
     prefix: &'a [u8],
-    limits: Limits,
     /// Nothing has ever been published, so no reader can miss what is dropped.
     unread: bool,
 }
@@ -49,11 +49,10 @@ impl Inner {
             shared.min(common_prefix(&first.key()[..shared], record.key()))
         });
         let unread = self.registry.visible() == Version::ZERO;
-        let mut limits = self.registry.limits(self.garbage.tombstones_stay());
-        if unread {
-            (limits.horizon, limits.visible) = (Version::MAX, Version::MAX);
-        }
-        let bulk = Bulk { store: self, prefix: &first.key()[..shared], limits, unread };
+        // It cannot be earlier than that now.
+        let newest = run.iter().map(Record::timestamp).max().unwrap_or_default();
+        self.registry.tell_time(newest);
+        let bulk = Bulk { store: self, prefix: &first.key()[..shared], unread };
         self.points.reserve(run.len());
         let keyed = run.into_iter().map(|record| {
             let (head, hash) = (wide_head(&record.key()[shared..]), self.points.hash(record.key()));
@@ -84,8 +83,7 @@ impl Inner {
         for keyed in &mut part {
             keyed.head = wide_head(&keyed.record.key()[shared..]);
         }
-        let limits = self.registry.limits(self.garbage.tombstones_stay());
-        let bulk = Bulk { store: self, prefix: &first.key()[..shared], limits, unread: false };
+        let bulk = Bulk { store: self, prefix: &first.key()[..shared], unread: false };
         bulk.insert(part);
     }
 }
@@ -153,7 +151,9 @@ impl Bulk<'_> {
                     Some(end) => records.partition_point(|keyed| end.is_above(keyed)),
                     None => records.len(),
                 };
-                self.merge_into(leaves, &records[..in_region], &mut points);
+                let rules = lock::read(&self.store.rules);
+                self.merge_into(&rules, leaves, &records[..in_region], &mut points);
+                drop(rules);
                 self.store.points.change_all(&mut points);
                 rest.by_ref().take(in_region).for_each(drop);
             });
@@ -161,7 +161,13 @@ impl Bulk<'_> {
     }
 
     /// Inserts sorted records that all belong to one region.
-    fn merge_into(&self, leaves: &mut Leaves, mut records: &[Keyed], points: &mut Changes) {
+    fn merge_into(
+        &self,
+        rules: &Rules,
+        leaves: &mut Leaves,
+        mut records: &[Keyed],
+        points: &mut Changes,
+    ) {
         let mut warmed = records.len();
         while let Some(first) = records.first() {
             if warmed >= records.len() {
@@ -176,12 +182,12 @@ impl Bulk<'_> {
             };
             let rows = leaves.leaf_mut(index).len();
             if rows + in_leaf <= LEAF_ROWS_MAX {
-                self.insert_each(leaves, index, &records[..in_leaf], points);
+                self.insert_each(rules, leaves, index, &records[..in_leaf], points);
             } else if in_leaf < LEAF_ROWS_MAX && rows > 1 {
                 leaves.split(index);
                 continue;
             } else {
-                self.build_anew(leaves, index, &records[..in_leaf], points);
+                self.build_anew(rules, leaves, index, &records[..in_leaf], points);
             }
             records = &records[in_leaf..];
         }
@@ -190,6 +196,7 @@ impl Bulk<'_> {
     /// Inserts records into a leaf that has room for them.
     fn insert_each(
         &self,
+        rules: &Rules,
         leaves: &mut Leaves,
         index: usize,
         records: &[Keyed],
@@ -208,7 +215,7 @@ impl Bulk<'_> {
                 Inserted::Below => {}
                 Inserted::Known => continue,
             }
-            self.prune(leaf, keyed, points);
+            self.prune(rules, leaf, keyed, points);
         }
         if leaf.len() == 0 {
             leaves.join_if_small(index);
@@ -219,6 +226,7 @@ impl Bulk<'_> {
     /// key and version.
     fn build_anew(
         &self,
+        rules: &Rules,
         leaves: &mut Leaves,
         index: usize,
         records: &[Keyed],
@@ -251,25 +259,29 @@ impl Bulk<'_> {
         for keyed in superseding {
             let index = leaves.locate(keyed.record.key());
             let leaf = leaves.leaf_mut(index);
-            self.prune(leaf, keyed, points);
+            self.prune(rules, leaf, keyed, points);
             if leaf.len() == 0 {
                 leaves.join_if_small(index);
             }
         }
     }
 
-    fn prune(&self, leaf: &mut Leaf, keyed: &Keyed, points: &mut Changes) {
+    fn prune(&self, rules: &Rules, leaf: &mut Leaf, keyed: &Keyed, points: &mut Changes) {
         let Ok(row) = leaf.find(keyed.record.key()) else { return };
         let chain = leaf.chain(row);
         if chain.older.is_empty() && !chain.newest.is_tombstone() {
             return;
         }
-        let registry = &self.store.registry;
-        let pruned = leaf.prune(row, &self.limits, |version| {
+        let domain = rules.domain(keyed.record.key());
+        let mut limits = self.store.limits(domain);
+        if self.unread {
+            (limits.horizon, limits.visible) = (Version::MAX, Version::MAX);
+        }
+        let pruned = leaf.prune(row, &limits, |floor| {
             if self.unread {
-                registry.raise_floor(version);
+                domain.raise(floor);
             }
-            self.unread || registry.may_drop_below(version)
+            self.unread || self.store.registry.may_drop(domain, floor)
         });
         if pruned.row_gone {
             points.push(keyed.change(Change::Remove));

@@ -15,7 +15,7 @@
 //! # Locks
 //!
 //! In the order in which they may be taken: the store's writer, a section of the table beneath
-//! while it is loaded, the directory's growth, a region, a leaf, a shard of the hash, the registry of views, the garbage. No caller's code
+//! while it is loaded, the directory's growth, a region, a leaf, the rules of retention, a shard of the hash, the registry of views, the garbage. No caller's code
 //! runs while one of them is held.
 
 mod beneath;
@@ -33,10 +33,12 @@ mod points;
 mod range;
 mod region;
 mod registry;
+mod rules;
 mod stats;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod view;
 
 pub use beneath::LoadProgress;
@@ -45,4 +47,5 @@ pub use load::LoadedSection;
 pub use range::Range;
 pub use stats::StoreStats;
 pub use store::{Applied, UnifiedStore};
+pub use trim::Trimmed;
 pub use view::View;
