@@ -20,7 +20,6 @@ use steadfast_durability::snapshot::{
 use crate::config::DatabaseBuilder;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::shim::Shim as _;
 use crate::open::{create_directories, is_vacant, lock, unfinished_copy};
 use crate::view::View;
 

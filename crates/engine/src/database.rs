@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use steadfast_core::{Entropy, Key, Record, RetentionPolicy, Timestamp, Version, WriteSet};
-use steadfast_durability::disk::{Disk, LockGuard};
+use steadfast_durability::disk::LockGuard;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::RecoveryReport;
@@ -64,7 +64,6 @@ struct Inner {
     mode: DurabilityMode,
     clock: Arc<dyn steadfast_core::Clock>,
     entropy: Entropy,
-    disk: Arc<dyn Disk>,
     /// `None` in memory.
     layout: Option<Layout>,
     report: RecoveryReport,
@@ -157,7 +156,6 @@ impl Database {
                 mode,
                 clock: builder.clock,
                 entropy: builder.entropy,
-                disk: builder.disk,
                 layout,
                 report,
                 jobs,
@@ -341,7 +339,7 @@ impl Database {
             return self.view();
         }
         let times = &self.inner.upkeep.times;
-        // Where times are not kept any more, nothing that can expire can be read either.
+        // Where times are not kept any more, nothing that could have expired can be read.
         let now = times.ask(|timeline| timeline.time_of(version))?.unwrap_or(Timestamp::ZERO);
         Ok(self.wrap(self.inner.store.view_at(version, now)?))
     }

@@ -22,7 +22,6 @@ mod recent;
 mod restore;
 mod runs;
 mod salvage;
-mod shim;
 mod source;
 mod state;
 mod stats;

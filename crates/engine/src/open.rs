@@ -26,7 +26,6 @@ use crate::config::{DatabaseBuilder, DurabilityMode};
 use crate::database::{Database, Parts};
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
-use crate::shim::Shim as _;
 
 /// What the caller wants of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +55,7 @@ impl Contents {
     /// Nothing yet.
     pub(crate) fn empty(retention: RetentionPolicy) -> Self {
         Self {
-            store: UnifiedStore::with_retention(retention.default_rule()),
+            store: UnifiedStore::with_retention(retention),
             namespaces: Arc::default(),
             times: Arc::default(),
             snapshot: None,
@@ -86,7 +85,7 @@ impl ReplayTarget for Contents {
     }
 
     fn define_namespace(&self, id: NamespaceId, namespace: &Namespace) {
-        self.store.define_namespace_in(id, namespace);
+        self.store.define_namespace(id, namespace);
         self.namespaces.define(id, namespace);
     }
 

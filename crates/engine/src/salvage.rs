@@ -21,7 +21,6 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::loading::{Loading, Sources};
 use crate::open::{Contents, is_vacant};
-use crate::shim::Shim as _;
 
 /// What salvaging found, and what it could not take along.
 #[derive(Debug, Clone)]

@@ -8,7 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use steadfast_core::{Clock, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version};
+use steadfast_core::{
+    Clock, Namespace, NamespaceId, Retention, RetentionDomain, RetentionFloor, RetentionPolicy,
+    Timestamp, TypeTag, Version,
+};
 use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
 use steadfast_durability::layout::{DiskUsage, Layout, disk_usage};
@@ -24,9 +27,14 @@ use crate::commit::{CLOSED, Pipeline};
 use crate::commit_times::CommitTimes;
 use crate::config::{CheckpointPolicy, CompactMode};
 use crate::error::{Error, Result};
-use crate::shim::Shim as _;
 use crate::loading::{LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
+
+/// Keys looked at in one step of trimming; between steps a closing database may stop.
+const TRIM_STEP_KEYS: usize = 1 << 16;
+
+/// Times of commits take this much memory before any are forgotten: about two million commits.
+const COMMIT_TIMES_BYTES: usize = 4 << 20;
 
 /// What a checkpoint did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -232,6 +240,7 @@ impl Upkeep {
         let started = Instant::now();
         let (files, pipeline) = (self.files()?, self.pipeline()?);
         self.finish_loading()?;
+        self.trim_times(&self.manifest()?.retention);
         let view = self.store.view(self.clock.now());
         let version = view.version();
         // What a snapshot holds must be durable in the log before anything names it; so this
@@ -344,9 +353,15 @@ impl Upkeep {
 
     /// Changes the policy, in the MANIFEST first.
     pub(crate) fn set_retention(&self, retention: RetentionPolicy) -> Result<()> {
-        let pipeline = self.pipeline()?;
-        pipeline.with_log(|writer| writer.set_retention(retention.clone()))?;
-        self.store.set_policy(retention);
+        // What is only in the snapshot was kept by the old policy.
+        self.finish_loading()?;
+        self.pipeline()?.with_log(|writer| writer.set_retention(retention.clone()))?;
+        let of_rule = |id| {
+            let run = self.namespaces.namespace(id)?.run();
+            retention.of_run(run).map(|_| (id, run))
+        };
+        let ruled: Vec<_> = self.namespaces.ids().into_iter().filter_map(of_rule).collect();
+        self.store.set_policy(retention, ruled);
         Ok(())
     }
 
@@ -361,10 +376,8 @@ impl Upkeep {
         let (mut versions_removed, mut checkpoint) = (0, None);
         if mode == CompactMode::Full {
             self.finish_loading()?;
-            let versions = self.store.stats().versions;
-            self.store.trim(self.clock.now());
+            versions_removed = self.trim()?;
             let kept = self.store.stats().versions;
-            versions_removed = versions.saturating_sub(kept) as u64;
             let newest = self.manifest()?.newest_snapshot().copied();
             let rows = newest.map(|newest| self.open(newest.number)).transpose()?;
             let rows = rows.map_or(0, |snapshot| snapshot.info().rows);
@@ -384,6 +397,60 @@ impl Upkeep {
             checkpoint,
             duration: started.elapsed(),
         })
+    }
+
+    /// Lets go of what retention and expiry do not keep. Returns how many versions.
+    fn trim(&self) -> Result<u64> {
+        let (now, mut from, mut versions) = (self.clock.now(), Vec::new(), 0);
+        loop {
+            self.check_stopping()?;
+            let trimmed = self.store.trim(now, &from, TRIM_STEP_KEYS);
+            versions += trimmed.versions as u64;
+            match trimmed.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        Ok(versions)
+    }
+
+    /// Forgets when the oldest commits were made, if there are very many. What may expire is then
+    /// not readable below the oldest one that is known: whether it had expired could not be
+    /// told. Everything that retention keeps history of stays readable, and so does what does
+    /// not expire.
+    fn trim_times(&self, policy: &RetentionPolicy) {
+        if self.times.heap_bytes() < COMMIT_TIMES_BYTES {
+            return;
+        }
+        let expires = |tag: TypeTag| tag == TypeTag::Kv;
+        let runs = policy.runs().map(|(run, rule)| (Some(run), Some(rule)));
+        let domains: Vec<_> = std::iter::once((None, None))
+            .chain(runs)
+            .flat_map(|(run, rule)| {
+                let of = move |tag| {
+                    let rule = rule.unwrap_or_else(|| policy.of_primitive(tag));
+                    (RetentionDomain { run, tag }, rule)
+                };
+                TypeTag::ALL.into_iter().filter(|tag| expires(*tag)).map(of)
+            })
+            .collect();
+        let floors = self.store.floors();
+        let floor_of = |domain: RetentionDomain| {
+            floors.iter().find(|floor| floor.0 == domain).map_or(Version::ZERO, |floor| floor.1.version)
+        };
+        let oldest_view = self.store.stats().oldest_view.unwrap_or(Version::MAX);
+        let keep_from = domains
+            .iter()
+            .filter(|(_, rule)| *rule != Retention::NEWEST)
+            .map(|(domain, _)| floor_of(*domain))
+            .min()
+            .unwrap_or(Version::MAX)
+            .min(oldest_view)
+            .min(self.store.current_version());
+        let floor = RetentionFloor { version: keep_from, clock: Timestamp::ZERO };
+        let raised: Vec<_> = domains.into_iter().map(|(domain, _)| (domain, floor)).collect();
+        self.store.raise_floors(&raised);
+        self.times.trim(keep_from);
     }
 
     fn open(&self, number: u64) -> Result<Snapshot> {
