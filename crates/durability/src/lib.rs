@@ -26,6 +26,6 @@ pub mod wal;
 
 pub use error::{CorruptionKind, Error, Result};
 pub use rebuild::rebuild;
-pub use salvage::manifest_from_files;
 pub use replay::{Progress, ReplayStats, replay_wal};
+pub use salvage::manifest_from_files;
 pub use std_disk::{StdDisk, this_process};

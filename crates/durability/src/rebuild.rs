@@ -1,7 +1,7 @@
 //! Rebuilding a piece of a damaged snapshot from an older one and the log behind that.
 
-use std::collections::BTreeMap;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use steadfast_core::{Namespace, NamespaceId, Place, Record, ReplayTarget, SortedTable, Version};

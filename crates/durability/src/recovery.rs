@@ -571,8 +571,13 @@ impl Recovered {
     /// Replays what was promised, and only that, into `target`, which must have the opened
     /// snapshot and nothing else.
     pub fn replay_promised(mut self, target: &dyn ReplayTarget) -> Result<RecoveryReport> {
-        let scan =
-            self.wal.scan(target, &self.base, Some(self.resume.position), Beside::Nobody, &mut |_| {})?;
+        let scan = self.wal.scan(
+            target,
+            &self.base,
+            Some(self.resume.position),
+            Beside::Nobody,
+            &mut |_| {},
+        )?;
         self.report.stats = scan.replayed.stats;
         self.report.last_version = scan.replayed.stats.final_version;
         self.report.cut_to_promise = true;

@@ -75,8 +75,7 @@ where
     let (version, timestamp) = (meta.version, meta.timestamp);
     let options = SnapshotOptions { compression };
     let rest = || Ok((meta, commit_times));
-    let written =
-        write_snapshot(disk.clone(), &layout, 1, manifest.database, options, rows, rest)?;
+    let written = write_snapshot(disk.clone(), &layout, 1, manifest.database, options, rows, rest)?;
     let snapshot = Snapshot::open(&**disk, &layout, 1, manifest.database)?;
     snapshot.verify()?;
     (manifest.oldest_segment, manifest.newest_segment) = (0, 0);
@@ -89,9 +88,8 @@ where
         verified: true,
     }];
     manifest.epochs.retain(|start| start.first_version <= version);
-    disk.create_dir(&layout.wal()).map_err(|error| {
-        crate::open::io(&layout, &layout.wal(), "create", error)
-    })?;
+    disk.create_dir(&layout.wal())
+        .map_err(|error| crate::open::io(&layout, &layout.wal(), "create", error))?;
     manifest.write(&**disk, &layout)?;
     log::info!("{}: a copy at version {version}", target.display());
     Ok(CopyInfo {

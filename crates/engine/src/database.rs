@@ -22,8 +22,8 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::error::{Error, Result};
-use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::loading::Loading;
+use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::namespaces::Namespaces;
 use crate::open::Contents;
 use crate::runs::Run;
@@ -210,6 +210,24 @@ impl Database {
         Self::builder(path).open_read_only()
     }
 
+    /// Opens again, as it is now, a database that was opened for reading only. What this handle
+    /// and its views show stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Invalid` if the database was opened for writing: it is always up to date. Else as
+    /// [`Database::open_read_only`].
+    pub fn refresh(&self) -> Result<Self> {
+        self.check_open()?;
+        if self.inner.pipeline.is_some() {
+            return Err(Error::Invalid("what is open for writing is always up to date".into()));
+        }
+        let files = self.upkeep().files()?;
+        let mut builder = Self::builder(files.layout.root()).disk(files.disk.clone());
+        builder.clock = self.inner.clock.clone();
+        builder.open_read_only()
+    }
+
     /// Opens the database in directory `path` and checks that it still has what the caller
     /// was promised: `version`, committed in `epoch`, as a receipt said.
     ///
@@ -360,9 +378,7 @@ impl Database {
             (Some(version), _) => self.view_at(version),
             // Before the first commit of all there was nothing.
             (None, None | Some(Version(1))) => self.view_at(Version::ZERO),
-            (None, Some(oldest)) => {
-                Err(Error::HistoryTrimmed { asked: Version::ZERO, oldest })
-            }
+            (None, Some(oldest)) => Err(Error::HistoryTrimmed { asked: Version::ZERO, oldest }),
         }
     }
 

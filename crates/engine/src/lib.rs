@@ -48,8 +48,8 @@ pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;
 
 pub use steadfast_core::{
-    Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock, Timestamp,
-    TypeTag, Value, Version, VersionedValue, limits,
+    Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock,
+    Timestamp, TypeTag, Value, Version, VersionedValue, limits,
 };
 pub use steadfast_durability::layout::DiskUsage;
 pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryReport, SnapshotClass};

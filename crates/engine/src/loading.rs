@@ -128,7 +128,11 @@ impl Loading {
         }
     }
 
-    fn rebuild(&self, section: usize, sources: &Sources<'_>) -> Result<Vec<steadfast_core::Record>> {
+    fn rebuild(
+        &self,
+        section: usize,
+        sources: &Sources<'_>,
+    ) -> Result<Vec<steadfast_core::Record>> {
         let Sources { disk, layout, manifest } = sources;
         let number = self.snapshot.info().number;
         let older = manifest.snapshots.iter().rev().find(|older| older.number < number);

@@ -4,9 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use steadfast_core::{
-    Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Version,
-};
+use steadfast_core::{Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Version};
 use steadfast_durability::disk::{Disk, EntryKind, Lock, LockGuard};
 use steadfast_durability::layout::{Layout, ROOT_NAMES};
 use steadfast_durability::manifest::Manifest;
@@ -94,7 +92,12 @@ impl ReplayTarget for Contents {
     }
 }
 
-pub(crate) fn io(layout: &Layout, path: &Path, action: &'static str, source: std::io::Error) -> Error {
+pub(crate) fn io(
+    layout: &Layout,
+    path: &Path,
+    action: &'static str,
+    source: std::io::Error,
+) -> Error {
     steadfast_durability::Error::Io { file: layout.label(path), action, source }.into()
 }
 

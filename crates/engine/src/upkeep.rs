@@ -16,10 +16,10 @@ use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
 use steadfast_durability::layout::{DiskUsage, Layout, disk_usage};
 use steadfast_durability::manifest::{LiveSnapshot, Manifest};
-use steadfast_durability::verify::{Damaged, verify_files};
 use steadfast_durability::snapshot::{
     Compression, Snapshot, SnapshotMeta, SnapshotOptions, write_snapshot,
 };
+use steadfast_durability::verify::{Damaged, verify_files};
 use steadfast_durability::wal::writer::{NamespaceLookup, WalWriter};
 use steadfast_storage::UnifiedStore;
 
@@ -281,10 +281,9 @@ impl Upkeep {
         };
         let options = SnapshotOptions { compression: files.compression };
         let (disk, layout) = (files.disk.clone(), &files.layout);
-        let written =
-            write_snapshot(disk, layout, number, manifest.database, options, rows, rest)?;
-        let named = self
-            .with_writer(|writer| writer.name_snapshot(number, version, written.checksum));
+        let written = write_snapshot(disk, layout, number, manifest.database, options, rows, rest)?;
+        let named =
+            self.with_writer(|writer| writer.name_snapshot(number, version, written.checksum));
         if let Err(error) = named {
             if error.kind() != crate::ErrorKind::Poisoned {
                 let _ = files.disk.remove(&files.layout.snapshot(number));
@@ -316,9 +315,8 @@ impl Upkeep {
         };
         let mut space = Space { newest: manifest.newest_snapshot().copied(), ..Space::of(usage) };
         let first = space.newest.map_or(0, |newest| newest.first_segment);
-        let length = |path: &Path| {
-            disk.open(path, Access::Read).and_then(|file| file.len()).unwrap_or(0)
-        };
+        let length =
+            |path: &Path| disk.open(path, Access::Read).and_then(|file| file.len()).unwrap_or(0);
         let numbers = manifest.oldest_segment..first.max(manifest.oldest_segment);
         let covered: u64 = numbers.map(|number| length(&layout.segment(number))).sum();
         let newest = space.newest.map_or(0, |newest| length(&layout.snapshot(newest.number)));
@@ -381,9 +379,10 @@ impl Upkeep {
             let newest = self.manifest()?.newest_snapshot().copied();
             let rows = newest.map(|newest| self.open(newest.number)).transpose()?;
             let rows = rows.map_or(0, |snapshot| snapshot.info().rows);
-            checkpoint = Some(self.checkpoint_unless(|newest, version| {
-                newest == version && rows == kept as u64
-            })?);
+            checkpoint =
+                Some(self.checkpoint_unless(|newest, version| {
+                    newest == version && rows == kept as u64
+                })?);
         }
         self.trust_newest()?;
         let needed = self.with_writer(|writer| Ok(writer.needed()))?;
@@ -436,7 +435,10 @@ impl Upkeep {
             .collect();
         let floors = self.store.floors();
         let floor_of = |domain: RetentionDomain| {
-            floors.iter().find(|floor| floor.0 == domain).map_or(Version::ZERO, |floor| floor.1.version)
+            floors
+                .iter()
+                .find(|floor| floor.0 == domain)
+                .map_or(Version::ZERO, |floor| floor.1.version)
         };
         let oldest_view = self.store.stats().oldest_view.unwrap_or(Version::MAX);
         let keep_from = domains

@@ -345,7 +345,8 @@ impl<'a> Judge<'a> {
     ) -> Verdict<()> {
         let disk = image.killed();
         disk.record_moments();
-        let opened = builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
+        let opened =
+            builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
         let moments = disk.take_moments();
         drop(opened);
         for moment in moments {

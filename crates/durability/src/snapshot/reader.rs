@@ -14,9 +14,9 @@ use super::footer::{FOOTER_BYTES, Footer, HEADER_BYTES, Header};
 use super::index::{BlockEntry, SectionEntry, decode_section_index, decode_top_index};
 use super::meta::SnapshotMeta;
 use super::piece::{Checked, PIECE_HEADER_BYTES, PieceKind, Sealed, Seed, open_piece};
+use super::writer::SnapshotFile;
 use crate::disk::{Access, Disk, DiskFile, read_exact_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
-use super::writer::SnapshotFile;
 use crate::layout::Layout;
 
 /// Read from the end of the file at once when it is opened: enough for footer, meta block and

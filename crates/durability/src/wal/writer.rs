@@ -16,10 +16,10 @@ use std::sync::Arc;
 use steadfast_core::limits::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
 use steadfast_core::{Entropy, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version};
 
+use crate::compaction::Needed;
 use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile};
 use crate::error::{Error, IoContext, Result};
 use crate::layout::Layout;
-use crate::compaction::Needed;
 use crate::manifest::{EpochStart, Floor, LiveSnapshot, Manifest};
 use crate::wal::frame::{Frame, encode_definitions};
 use crate::wal::group::{
@@ -423,8 +423,7 @@ impl WalWriter {
     }
 
     fn is_logged(&self, id: NamespaceId) -> bool {
-        id == NamespaceId::SYSTEM
-            || self.logged.get(id.0 as usize).is_some_and(Option::is_some)
+        id == NamespaceId::SYSTEM || self.logged.get(id.0 as usize).is_some_and(Option::is_some)
     }
 
     fn mark_logged(&mut self, id: NamespaceId, version: Version) {
