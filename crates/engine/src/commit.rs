@@ -6,6 +6,9 @@
 //! are the next group, so one sync serves all of them, and a lone writer hands nothing to
 //! another thread.
 //!
+//! Where commits do not wait for a sync, a background thread syncs beside them what a segment
+//! has gathered, or the commit that fills the segment would wait for all of it.
+//!
 //! A committing thread puts its own records into the store, invisible, right after it has its
 //! version, while a leader may be writing. A version becomes visible when every version up to
 //! it is in the store and is as durable as its writer asked.
@@ -21,7 +24,7 @@ use steadfast_durability::wal::frame::Frame;
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_durability::wal::stream::Stream;
 use steadfast_durability::wal::writer::{
-    NamespaceLookup, Outgoing, SpareRequest, SpareSegment, WalWriter,
+    NamespaceLookup, Outgoing, SpareRequest, SpareSegment, SyncRequest, WalWriter,
 };
 use steadfast_storage::UnifiedStore;
 
@@ -150,6 +153,9 @@ pub(crate) struct Pipeline {
 pub(crate) enum Work {
     /// Commits are written and not durable, or the last promise is not in the log yet.
     Timer,
+    /// So much is written and not durable that it should be synced beside the commits that
+    /// follow, or the one that ends the segment would wait for all of it.
+    Sync(SyncRequest),
     /// The next segment should be prepared.
     Segment(SpareRequest),
 }
@@ -492,6 +498,7 @@ impl Pipeline {
         };
         drop(state);
         let result = work(writer);
+        self.leave_work(writer);
         let mut state = self.lock();
         match &result {
             Ok(value) => then(&mut state, value),
@@ -500,6 +507,34 @@ impl Pipeline {
         state.log = Some(log);
         self.unlock_and_wake(state);
         Ok(Some(result?))
+    }
+
+    /// Leaves to the background threads what the log would otherwise soon have to wait for.
+    fn leave_work(&self, writer: &mut WalWriter) {
+        if let Some(request) = writer.wants_sync() {
+            (self.on_work)(Work::Sync(request));
+        }
+        if let Some(request) = writer.wants_spare() {
+            (self.on_work)(Work::Segment(request));
+        }
+    }
+
+    /// Syncs what `request` says while others go on writing. Their commits are promised when
+    /// it is done, and not before it was noted here; if it failed, the log is poisoned.
+    pub(crate) fn sync_beside(&self, request: &SyncRequest) {
+        if check_open(&self.lock()).is_err() {
+            return;
+        }
+        let synced = request.run();
+        let note = |writer: &mut WalWriter| writer.note_synced(synced);
+        let noted = self.with_writer(note, |_, newest| {
+            // How much of the window waits still is not counted anew: it is at most what it
+            // was, and the next sync settles it.
+            self.promised.fetch_max(newest.0, Ordering::AcqRel);
+        });
+        if let Err(error) = noted {
+            log::error!("syncing beside the commits: {error}");
+        }
     }
 
     /// Takes a segment that was prepared for the log.
@@ -571,9 +606,7 @@ impl Pipeline {
             if let Some(epoch) = writer.epoch() {
                 let _ = self.epoch.set(epoch);
             }
-            if let Some(request) = writer.wants_spare() {
-                (self.on_work)(Work::Segment(request));
-            }
+            self.leave_work(writer);
         }
         state.log = Some(log);
         self.publish(&mut state);

@@ -1,10 +1,11 @@
-//! The background threads: one keeps the promises of time, one prepares segments.
+//! The background threads: one keeps the promises of time and syncs what a segment has
+//! gathered, one prepares segments.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use steadfast_durability::wal::writer::SpareRequest;
+use steadfast_durability::wal::writer::{SpareRequest, SyncRequest};
 
 use crate::commit::{Pipeline, Work};
 
@@ -21,6 +22,7 @@ pub(crate) struct Jobs {
 #[derive(Debug, Default)]
 struct JobState {
     timer: bool,
+    sync: Option<SyncRequest>,
     segment: Option<SpareRequest>,
     stop: bool,
 }
@@ -36,6 +38,8 @@ impl Jobs {
         match work {
             Work::Timer if state.timer => return,
             Work::Timer => state.timer = true,
+            // The later one covers the earlier one.
+            Work::Sync(request) => state.sync = Some(request),
             Work::Segment(request) => state.segment = Some(request),
         }
         drop(state);
@@ -85,26 +89,41 @@ impl Drop for Threads {
 }
 
 fn run_timer(jobs: &Jobs, pipeline: &Weak<Pipeline>) {
-    let mut again = None;
+    // When to look at the clock again. Until then, that there is work for the timer says
+    // nothing new.
+    let mut again: Option<Instant> = None;
     loop {
         let mut state = jobs.lock();
-        while !state.stop && again.is_none() && !state.timer {
-            state = jobs.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let now = loop {
+            if state.stop {
+                return;
+            }
+            let now = Instant::now();
+            let due = again.map_or(state.timer, |again| again <= now);
+            if due || state.sync.is_some() {
+                break now;
+            }
+            state = match again {
+                Some(again) => {
+                    let waited = jobs.wake.wait_timeout(state, again - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => jobs.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        };
+        let tick = again.map_or(state.timer, |again| again <= now);
+        if tick {
+            state.timer = false;
         }
-        if let Some(after) = again.take()
-            && !state.stop
-        {
-            // Work left meanwhile changes nothing: it comes with the next look.
-            let waited = jobs.wake.wait_timeout_while(state, after, |state| !state.stop);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        if state.stop {
-            return;
-        }
-        state.timer = false;
+        let sync = state.sync.take();
         drop(state);
         let Some(pipeline) = pipeline.upgrade() else { return };
-        again = pipeline.tick(IDLE);
+        if tick {
+            again = pipeline.tick(IDLE).map(|after| Instant::now() + after);
+        }
+        if let Some(request) = sync {
+            pipeline.sync_beside(&request);
+        }
     }
 }
 
@@ -138,9 +157,13 @@ fn prepare(pipeline: &Pipeline, request: &SpareRequest) {
 pub(crate) fn run_by_hand(jobs: &Jobs, pipeline: &Pipeline) {
     let mut state = jobs.lock();
     let (timer, segment) = (std::mem::take(&mut state.timer), state.segment.take());
+    let sync = state.sync.take();
     drop(state);
     if let Some(request) = segment {
         prepare(pipeline, &request);
+    }
+    if let Some(request) = sync {
+        pipeline.sync_beside(&request);
     }
     if timer && pipeline.tick(IDLE).is_some() {
         jobs.leave(Work::Timer);
