@@ -255,7 +255,10 @@ impl Pipeline {
         let mut state = self.lock();
         state.recent.end(view);
         let visible = self.store.current_version();
-        state.recent.trim(visible);
+        let mut dropped = Vec::new();
+        state.recent.trim(visible, |writes| dropped.push(writes));
+        drop(state);
+        drop(dropped);
     }
 
     /// Holds up the commits of others for a while, so that the calling thread's transaction
@@ -680,7 +683,7 @@ impl Pipeline {
         }
         if let Some(visible) = visible {
             self.store.publish(visible);
-            state.recent.trim(visible);
+            state.recent.trim(visible, drop);
         }
     }
 
