@@ -81,6 +81,30 @@ struct InFlight {
     outcome: Outcome,
 }
 
+/// The commits of a group that are in the log.
+struct Written {
+    first: Version,
+    last: Version,
+    count: u32,
+    /// When the first was committed.
+    since: Timestamp,
+}
+
+impl Written {
+    fn of(batch: &[Queued]) -> Option<Self> {
+        let (first, last) = (batch.first()?, batch.last()?);
+        let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        Some(Self { first: first.version, last: last.version, count, since: first.timestamp })
+    }
+}
+
+/// What a published group leaves behind, to be freed outside the lock.
+#[derive(Default)]
+struct Spent {
+    records: Vec<Vec<Record>>,
+    writes: Vec<Arc<WriteSet>>,
+}
+
 enum Outcome {
     Queued,
     Written,
@@ -592,16 +616,24 @@ impl Pipeline {
             Err(failure) => (failure.written, Some(failure.error)),
         };
 
+        let failed: Vec<Version> = batch[written..].iter().map(|queued| queued.version).collect();
+        let written = Written::of(&batch[..written]);
+        let (streamed, last_batch) = (batch.iter().any(|one| one.stream.is_some()), batch.len());
+        // What a large group leaves is freed outside the lock, which those want who come next.
+        batch.clear();
+        let mut spent = (last_batch > 1).then(Spent::default);
+
         let mut state = self.lock();
-        self.note_written(&mut state, &batch[..written], durable, now);
-        if let Some(error) = error {
-            self.note_failed(&mut state, &batch[written..], error);
+        if let Some(written) = written {
+            self.note_written(&mut state, &written, durable, now);
         }
-        if batch.iter().any(|queued| queued.stream.is_some()) {
+        if let Some(error) = error {
+            self.note_failed(&mut state, &failed, error);
+        }
+        if streamed {
             state.streaming = false;
         }
-        state.last_batch = batch.len();
-        batch.clear();
+        state.last_batch = last_batch;
         state.next_queue = batch;
         if let Log::Disk(writer) = &mut log {
             state.log_bytes = writer.position();
@@ -612,7 +644,7 @@ impl Pipeline {
             self.leave_work(writer);
         }
         state.log = Some(log);
-        self.publish(&mut state);
+        self.publish(&mut state, spent.as_mut());
         self.unlock_and_wake(state);
     }
 
@@ -626,19 +658,22 @@ impl Pipeline {
         late || count as usize + more > commits as usize
     }
 
-    fn note_written(&self, state: &mut State, batch: &[Queued], durable: bool, now: Timestamp) {
-        let Some(last) = batch.last() else { return };
-        for queued in batch {
-            set_outcome(state, queued.version, Outcome::Written);
+    fn note_written(&self, state: &mut State, written: &Written, durable: bool, now: Timestamp) {
+        let from = state.in_flight.partition_point(|commit| commit.version < written.first);
+        for commit in state.in_flight.range_mut(from..) {
+            if commit.version > written.last {
+                break;
+            }
+            commit.outcome = Outcome::Written;
         }
         state.last_write = now;
         if durable {
             state.unsynced = (0, None);
-            self.promised.fetch_max(last.version.0, Ordering::AcqRel);
+            self.promised.fetch_max(written.last.0, Ordering::AcqRel);
         } else {
             let first = state.unsynced.1.is_none();
-            state.unsynced.0 += u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            state.unsynced.1.get_or_insert(batch[0].timestamp);
+            state.unsynced.0 += written.count;
+            state.unsynced.1.get_or_insert(written.since);
             if first && matches!(self.mode, DurabilityMode::Batched { .. }) {
                 (self.on_work)(Work::Timer);
             }
@@ -648,21 +683,29 @@ impl Pipeline {
         }
     }
 
-    fn note_failed(&self, state: &mut State, batch: &[Queued], error: steadfast_durability::Error) {
+    fn note_failed(
+        &self,
+        state: &mut State,
+        failed: &[Version],
+        error: steadfast_durability::Error,
+    ) {
         if matches!(error, steadfast_durability::Error::Poisoned { .. }) {
             note_poison(state, &error);
             return;
         }
         let error = Arc::new(error);
-        for queued in batch {
-            state.recent.remove(queued.version);
-            set_outcome(state, queued.version, Outcome::Failed(error.clone()));
+        for version in failed {
+            state.recent.remove(*version);
+            if let Some(commit) = find(state, *version) {
+                commit.outcome = Outcome::Failed(error.clone());
+            }
         }
     }
 
     /// Makes every version visible that is in the store and written, up to the first that is
-    /// not. After a failed sync nothing becomes visible any more.
-    fn publish(&self, state: &mut State) {
+    /// not. After a failed sync nothing becomes visible any more. What nobody needs then is
+    /// freed, or put into `spent`.
+    fn publish(&self, state: &mut State, mut spent: Option<&mut Spent>) {
         if state.poisoned.is_some() {
             return;
         }
@@ -678,12 +721,21 @@ impl Pipeline {
                     state.failed.insert(commit.version, error);
                     self.failures.store(state.failed.len(), Ordering::Release);
                 }
-                _ => visible = Some(commit.version),
+                _ => {
+                    visible = Some(commit.version);
+                    if let (Some(spent), Some(records)) = (&mut spent, commit.applied) {
+                        spent.records.push(records);
+                    }
+                }
             }
         }
         if let Some(visible) = visible {
             self.store.publish(visible);
-            state.recent.trim(visible, drop);
+            state.recent.trim(visible, |writes| {
+                if let Some(spent) = &mut spent {
+                    spent.writes.push(writes);
+                }
+            });
         }
     }
 
@@ -692,7 +744,7 @@ impl Pipeline {
         if let Some(commit) = find(state, version) {
             commit.applied = Some(records);
             if !matches!(commit.outcome, Outcome::Queued) {
-                self.publish(state);
+                self.publish(state, None);
                 if state.sleepers > 0 {
                     self.wake.notify_all();
                 }
@@ -905,12 +957,6 @@ fn check_open(state: &State) -> Result<()> {
 fn find(state: &mut State, version: Version) -> Option<&mut InFlight> {
     let at = state.in_flight.binary_search_by_key(&version, |commit| commit.version).ok()?;
     state.in_flight.get_mut(at)
-}
-
-fn set_outcome(state: &mut State, version: Version, outcome: Outcome) {
-    if let Some(commit) = find(state, version) {
-        commit.outcome = outcome;
-    }
 }
 
 fn write(
