@@ -2,8 +2,10 @@
 //!
 //! Lock order, outermost first: the database's own `life` (opening and closing), the state of
 //! the commit pipeline, the locks of the store, the jobs of the background threads. No lock
-//! is held while the log is written or synced: whoever does so has taken the log out of the
-//! pipeline's state. No code of a caller runs under any of them.
+//! of these is held while the log is written or synced: whoever does so has taken the log out
+//! of the pipeline's state, or, in the background, syncs beside whoever has. Innermost of all,
+//! and held by whoever syncs a segment, is that segment's own lock, so that there is one sync
+//! of it at a time. No code of a caller runs under any of them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
