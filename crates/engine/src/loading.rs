@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use steadfast_core::{SortedTable, TableError};
 use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;
-use steadfast_durability::manifest::Manifest;
-use steadfast_durability::rebuild;
+use steadfast_durability::manifest::{LiveSnapshot, Manifest};
 use steadfast_durability::snapshot::Snapshot;
+use steadfast_durability::{rebuild, rebuild_commit_times};
 use steadfast_storage::UnifiedStore;
 
-use crate::error::{Error, Result};
+use crate::commit_times::CommitTimes;
+use crate::error::{Error, ErrorKind, Result};
 
 /// How far loading has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,6 +51,8 @@ struct State {
     loaded: usize,
     rebuilt: usize,
     failed: Vec<(usize, TableError)>,
+    /// What is wrong with the times of commits in the snapshot.
+    times: Option<String>,
     loaded_after: Option<Duration>,
 }
 
@@ -134,14 +137,48 @@ impl Loading {
         sources: &Sources<'_>,
     ) -> Result<Vec<steadfast_core::Record>> {
         let Sources { disk, layout, manifest } = sources;
-        let number = self.snapshot.info().number;
-        let older = manifest.snapshots.iter().rev().find(|older| older.number < number);
-        let older = older.ok_or_else(|| Error::NotFound("there is no older snapshot".into()))?;
+        let older = self.older(manifest)?;
         let low = if section == 0 { &[][..] } else { self.snapshot.first_key(section) };
         let high = section + 1 < self.snapshot.sections();
         let high = high.then(|| self.snapshot.first_key(section + 1));
         let version = self.snapshot.meta().version;
         Ok(rebuild(*disk, layout, manifest, older, version, low, high)?)
+    }
+
+    fn older<'a>(&self, manifest: &'a Manifest) -> Result<&'a LiveSnapshot> {
+        let number = self.snapshot.info().number;
+        let older = manifest.snapshots.iter().rev().find(|older| older.number < number);
+        older.ok_or_else(|| Error::NotFound("there is no older snapshot".into()))
+    }
+
+    /// Has the times of commits in memory when it returns `true`: where the snapshot's are
+    /// damaged, from the older one and the log. `false` if they are lost; nothing else is.
+    pub(crate) fn load_times(&self, times: &CommitTimes, sources: &Sources<'_>) -> Result<bool> {
+        let error = match times.ask(|_| ()) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() != ErrorKind::Corruption => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        let Sources { disk, layout, manifest } = sources;
+        let version = self.snapshot.meta().version;
+        let rebuilt = self.older(manifest).and_then(|older| {
+            let rebuilt = rebuild_commit_times(*disk, layout, manifest, older, version)?;
+            times.supply_older(&rebuilt.0, rebuilt.1)
+        });
+        let mut state = self.lock();
+        match rebuilt {
+            Ok(()) => {
+                log::warn!("{error}: rebuilt from the older snapshot and the log");
+                state.rebuilt += 1;
+                Ok(true)
+            }
+            Err(why) => {
+                log::error!("{error}: the times of commits are lost: {why}");
+                times.forget_older();
+                state.times = Some(format!("{error}: the times of commits are lost"));
+                Ok(false)
+            }
+        }
     }
 
     /// Loads what is left, and waits until everything is in memory.
@@ -176,16 +213,19 @@ impl Loading {
     /// Whether a section was damaged.
     pub(crate) fn found_damage(&self) -> bool {
         let state = self.lock();
-        state.rebuilt > 0 || state.failed.iter().any(|(_, error)| error.is_corruption())
+        state.rebuilt > 0
+            || state.times.is_some()
+            || state.failed.iter().any(|(_, error)| error.is_corruption())
     }
 
     pub(crate) fn stats(&self) -> LoadStats {
         let state = self.lock();
+        let failed = state.failed.iter().map(|(_, error)| error.to_string());
         LoadStats {
             sections: self.snapshot.sections(),
             loaded: state.loaded,
             rebuilt: state.rebuilt,
-            failed: state.failed.iter().map(|(_, error)| error.to_string()).collect(),
+            failed: failed.chain(state.times.clone()).collect(),
             loaded_after: state.loaded_after,
         }
     }

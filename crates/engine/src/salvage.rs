@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Version};
+use steadfast_core::{
+    NamespaceId, Record, ReplayTarget, RetentionDomain, RetentionFloor, SortedTable, TypeTag,
+    Version,
+};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::{
@@ -135,6 +138,14 @@ fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) ->
     let Some(snapshot) = &contents.snapshot else { return Ok(()) };
     let loading = Loading::new(snapshot.clone(), Instant::now());
     while loading.load_next(&contents.store, sources) {}
+    if !loading.load_times(&contents.times, sources)? {
+        losses.extend(loading.stats().failed);
+        // Whether something had expired by then cannot be told any more.
+        let floor =
+            RetentionFloor { version: snapshot.meta().version.next(), ..Default::default() };
+        let domain = RetentionDomain { run: None, tag: TypeTag::Kv };
+        contents.store.raise_floors(&[(domain, floor)]);
+    }
     let failed = loading.failed();
     if failed.is_empty() {
         return Ok(());
@@ -152,10 +163,6 @@ fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) ->
     losses.extend(salvaged.losses.iter().map(describe));
     for (section, rows) in sections {
         contents.store.supply_section(section, rows);
-    }
-    if contents.times.ask(|_| ()).is_err() {
-        losses.push(format!("{}: the times of commits", Layout::snapshot_label(number)));
-        contents.times.forget_older();
     }
     Ok(())
 }

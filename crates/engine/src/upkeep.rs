@@ -103,6 +103,16 @@ impl Space {
 /// Namespaces by their ids.
 pub(crate) type Dictionary = Vec<(NamespaceId, Namespace)>;
 
+/// The domains of what may expire, with their rules.
+fn domains_that_expire(
+    policy: &RetentionPolicy,
+) -> impl Iterator<Item = (RetentionDomain, Retention)> {
+    let tag = TypeTag::Kv;
+    let of_runs =
+        policy.runs().map(move |(run, rule)| (RetentionDomain { run: Some(run), tag }, rule));
+    std::iter::once((RetentionDomain { run: None, tag }, policy.of_primitive(tag))).chain(of_runs)
+}
+
 /// See the module.
 pub(crate) struct Upkeep {
     pub(crate) store: UnifiedStore,
@@ -177,19 +187,32 @@ impl Upkeep {
         let Files { disk, layout, .. } = self.files()?;
         let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
         let more = loading.load_next(&self.store, &sources);
+        if !more && self.store.is_loaded() {
+            self.load_times(loading, &sources)?;
+        }
         self.distrust_if_damaged(loading)?;
         Ok(more)
+    }
+
+    /// Has the times of commits in memory, or given up.
+    fn load_times(&self, loading: &Loading, sources: &Sources<'_>) -> Result<()> {
+        if !loading.load_times(&self.times, sources)? {
+            // Whether something had expired then cannot be told any more.
+            self.raise_floors_of_what_expires(loading.snapshot().meta().version.next());
+        }
+        Ok(())
     }
 
     /// Has everything in memory when it returns.
     pub(crate) fn finish_loading(&self) -> Result<()> {
         let Some(loading) = &self.loading else { return Ok(()) };
-        if self.store.is_loaded() {
-            return Ok(());
-        }
         let Files { disk, layout, .. } = self.files()?;
         let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
-        let finished = loading.finish(&self.store, &sources);
+        let finished = match self.store.is_loaded() {
+            true => Ok(()),
+            false => loading.finish(&self.store, &sources),
+        };
+        self.load_times(loading, &sources)?;
         self.distrust_if_damaged(loading)?;
         finished
     }
@@ -421,38 +444,25 @@ impl Upkeep {
         if self.times.heap_bytes() < COMMIT_TIMES_BYTES {
             return;
         }
-        let expires = |tag: TypeTag| tag == TypeTag::Kv;
-        let runs = policy.runs().map(|(run, rule)| (Some(run), Some(rule)));
-        let domains: Vec<_> = std::iter::once((None, None))
-            .chain(runs)
-            .flat_map(|(run, rule)| {
-                let of = move |tag| {
-                    let rule = rule.unwrap_or_else(|| policy.of_primitive(tag));
-                    (RetentionDomain { run, tag }, rule)
-                };
-                TypeTag::ALL.into_iter().filter(|tag| expires(*tag)).map(of)
-            })
-            .collect();
         let floors = self.store.floors();
         let floor_of = |domain: RetentionDomain| {
-            floors
-                .iter()
-                .find(|floor| floor.0 == domain)
-                .map_or(Version::ZERO, |floor| floor.1.version)
+            let floor = floors.iter().find(|floor| floor.0 == domain);
+            floor.map_or(Version::ZERO, |floor| floor.1.version)
         };
+        let kept = domains_that_expire(policy).filter(|(_, rule)| *rule != Retention::NEWEST);
         let oldest_view = self.store.stats().oldest_view.unwrap_or(Version::MAX);
-        let keep_from = domains
-            .iter()
-            .filter(|(_, rule)| *rule != Retention::NEWEST)
-            .map(|(domain, _)| floor_of(*domain))
-            .min()
-            .unwrap_or(Version::MAX)
-            .min(oldest_view)
-            .min(self.store.current_version());
-        let floor = RetentionFloor { version: keep_from, clock: Timestamp::ZERO };
-        let raised: Vec<_> = domains.into_iter().map(|(domain, _)| (domain, floor)).collect();
-        self.store.raise_floors(&raised);
+        let keep_from = kept.map(|(domain, _)| floor_of(domain)).min().unwrap_or(Version::MAX);
+        let keep_from = keep_from.min(oldest_view).min(self.store.current_version());
+        self.raise_floors_of_what_expires(keep_from);
         self.times.trim(keep_from);
+    }
+
+    fn raise_floors_of_what_expires(&self, version: Version) {
+        let Ok(manifest) = self.manifest() else { return };
+        let floor = RetentionFloor { version, clock: Timestamp::ZERO };
+        let domains = domains_that_expire(&manifest.retention);
+        let raised: Vec<_> = domains.map(|(domain, _)| (domain, floor)).collect();
+        self.store.raise_floors(&raised);
     }
 
     fn open(&self, number: u64) -> Result<Snapshot> {
