@@ -135,7 +135,9 @@ impl Database {
         let files = upkeep.files()?;
         let version = view.version();
         upkeep.make_durable()?;
-        let (manifest, namespaces) = upkeep.described_upto(version)?;
+        let manifest = upkeep.manifest()?;
+        // All of them: no log comes along that could define what is not in here.
+        let namespaces = upkeep.dictionary(upkeep.namespaces.ids());
         let timestamp = upkeep.time_of(version)?;
         let meta = SnapshotMeta {
             version,

@@ -269,8 +269,11 @@ impl Upkeep {
         // What a snapshot holds must be durable in the log before anything names it; so this
         // also says whether anything may be named at all.
         pipeline.sync()?;
-        let number = self.with_writer(|writer| Ok(writer.next_snapshot()))?;
-        let (manifest, namespaces) = self.described_upto(version)?;
+        let (number, manifest, defined) = self.with_writer(|writer| {
+            let manifest = writer.manifest().clone();
+            Ok((writer.next_snapshot(), manifest, writer.defined_upto(version)))
+        })?;
+        let namespaces = self.dictionary(defined);
         let newest = manifest.newest_snapshot();
         let mut info = CheckpointInfo {
             watermark: version,
@@ -353,15 +356,10 @@ impl Upkeep {
         self.pipeline.as_ref().map_or(Ok(()), |pipeline| pipeline.sync())
     }
 
-    /// The MANIFEST, and the dictionary that commits up to `version` use.
-    pub(crate) fn described_upto(&self, version: Version) -> Result<(Manifest, Dictionary)> {
-        let manifest = self.manifest()?;
-        let defined = match &self.pipeline {
-            Some(_) => self.with_writer(|writer| Ok(writer.defined_upto(version)))?,
-            None => self.namespaces.ids(),
-        };
+    /// These namespaces by their ids.
+    pub(crate) fn dictionary(&self, ids: Vec<NamespaceId>) -> Dictionary {
         let lookup = |id| Some((id, self.namespaces.namespace(id)?));
-        Ok((manifest, defined.into_iter().filter_map(lookup).collect()))
+        ids.into_iter().filter_map(lookup).collect()
     }
 
     /// Above every version that may have been given out.
