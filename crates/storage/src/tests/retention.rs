@@ -157,6 +157,19 @@ fn what_expired_stays_while_a_view_looks_from_before() {
 }
 
 #[test]
+fn an_expiry_counts_for_history_only_when_it_does_for_every_view() {
+    let store = UnifiedStore::with_retention(keep_last(2));
+    write(&store, &kv(b"k"), 1, 0, None);
+    write(&store, &kv(b"k"), 2, 0, Some(50));
+    let before = store.view(at(49));
+    trim(&store, 60);
+    assert_eq!(before.versions(&kv(b"k")).unwrap().len(), 2);
+    drop(before);
+    trim(&store, 60);
+    assert_eq!(kept(&store, &kv(b"k")), [2]);
+}
+
+#[test]
 fn what_expired_hides_the_table_until_that_is_loaded() {
     let k = kv(b"k");
     let table =
