@@ -189,6 +189,23 @@ fn what_expired_hides_the_table_until_that_is_loaded() {
 }
 
 #[test]
+fn time_makes_no_gap_between_memory_and_the_table() {
+    let k = kv(b"k");
+    let first = RecordBuilder { version: Version(1), timestamp: at(0), expiry: None };
+    let table = FakeTable::new([vec![first.put(&k, k.len())]], 1, 1);
+    let store = UnifiedStore::with_retention(Retention::KeepFor(micros(50)));
+    store.attach_table(table);
+    store.publish(Version(1));
+    write(&store, &k, 2, 0, Some(1));
+    write(&store, &k, 3, 51, None);
+    trim(&store, 51);
+    assert_eq!(kept(&store, &k), [3, 2], "not the third and the first");
+    store.load_section(0).unwrap();
+    trim(&store, 51);
+    assert_eq!(kept(&store, &k), [3]);
+}
+
+#[test]
 fn a_run_has_its_own_rule_and_its_own_floor() {
     let policy = RetentionPolicy::from(Retention::NEWEST)
         .with_primitive(TypeTag::State, keep_last(2))
