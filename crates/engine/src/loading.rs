@@ -46,7 +46,8 @@ pub(crate) struct Loading {
 
 #[derive(Debug, Default)]
 struct State {
-    next: usize,
+    /// Sections taken from the front, and from the back.
+    taken: [usize; 2],
     active: usize,
     loaded: usize,
     rebuilt: usize,
@@ -54,6 +55,13 @@ struct State {
     /// What is wrong with the times of commits in the snapshot.
     times: Option<String>,
     loaded_after: Option<Duration>,
+}
+
+/// From which end of the snapshot to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Front,
+    Back,
 }
 
 /// What a damaged section is rebuilt from.
@@ -77,15 +85,21 @@ impl Loading {
         &self.snapshot
     }
 
-    /// Loads one section that nobody has begun. Returns whether there was one.
-    pub(crate) fn load_next(&self, store: &UnifiedStore, sources: &Sources<'_>) -> bool {
+    /// Loads one section that nobody has begun, the first or the last of those: two threads
+    /// that take neighbours would wait for each other's part of the store. Returns whether
+    /// there was one.
+    pub(crate) fn load_next(&self, end: End, store: &UnifiedStore, sources: &Sources<'_>) -> bool {
         let mut state = self.lock();
-        if state.next >= self.snapshot.sections() {
+        let [front, back] = state.taken;
+        if front + back >= self.snapshot.sections() {
             self.note_if_done(&mut state, store);
             return false;
         }
-        let section = state.next;
-        state.next += 1;
+        let section = match end {
+            End::Front => front,
+            End::Back => self.snapshot.sections() - 1 - back,
+        };
+        state.taken[end as usize] += 1;
         state.active += 1;
         drop(state);
         self.load(section, store, sources);
@@ -194,7 +208,7 @@ impl Loading {
             again.into_iter().map(|(section, _)| section).collect()
         };
         again.into_iter().for_each(|section| self.load(section, store, sources));
-        while self.load_next(store, sources) {}
+        while self.load_next(End::Front, store, sources) {}
         let mut state = self.lock();
         while state.active > 0 {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

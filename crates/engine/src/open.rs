@@ -267,11 +267,13 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         Some(manifest) => manifest,
         None => create(&builder, &layout)?,
     };
-    let kept = manifest.retention.clone();
-    if let Some(retention) = &builder.config.retention {
-        manifest.retention.clone_from(retention);
-    }
     let opened = open_snapshot(&*disk, &layout, &manifest, builder.config.policy)?;
+    let wanted = builder.config.retention.clone().unwrap_or_else(|| manifest.retention.clone());
+    let changed = wanted != manifest.retention;
+    if opened.snapshot.is_none() {
+        // The log has everything it ever had.
+        manifest.retention.clone_from(&wanted);
+    }
     let contents = Contents::on(manifest.retention.clone(), &opened);
     let policy = builder.config.policy;
     let recovered = recover(
@@ -299,7 +301,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
     // The log that lies behind the snapshot counts towards the next one.
     let due = builder.config.checkpoints.due_after(snapshot_bytes(&contents));
     let checkpoint_at = resume.position.saturating_add(due.saturating_sub(report.stats.bytes));
-    let mut writer = WalWriter::new(
+    let writer = WalWriter::new(
         disk,
         layout.clone(),
         options,
@@ -308,9 +310,6 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         builder.entropy.clone(),
         contents.namespaces.clone(),
     );
-    if builder.config.retention.as_ref().is_some_and(|retention| *retention != kept) {
-        writer.write_manifest()?;
-    }
     let start = Start {
         log: Log::Disk(Box::new(writer)),
         next_version: start_at.0,
@@ -319,7 +318,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         promised: start_at.1.0,
         checkpoint_at,
     };
-    Database::assemble(Parts {
+    let database = Database::assemble(Parts {
         builder,
         layout: Some(layout),
         manifest: None,
@@ -328,7 +327,11 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         start: Some(start),
         lock: Some(guard),
         started,
-    })
+    })?;
+    if changed {
+        database.set_retention(wanted)?;
+    }
+    Ok(database)
 }
 
 fn snapshot_bytes(contents: &Contents) -> u64 {

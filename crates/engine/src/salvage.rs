@@ -22,7 +22,7 @@ use crate::config::DatabaseBuilder;
 use crate::copy::{CopyInfo, Source, write_copy};
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::loading::{Loading, Sources};
+use crate::loading::{End, Loading, Sources};
 use crate::open::{Contents, is_vacant};
 
 /// What salvaging found, and what it could not take along.
@@ -137,7 +137,7 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
 fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) -> Result<()> {
     let Some(snapshot) = &contents.snapshot else { return Ok(()) };
     let loading = Loading::new(snapshot.clone(), Instant::now());
-    while loading.load_next(&contents.store, sources) {}
+    while loading.load_next(End::Front, &contents.store, sources) {}
     if !loading.load_times(&contents.times, sources)? {
         losses.extend(loading.stats().failed);
         // Whether something had expired by then cannot be told any more.

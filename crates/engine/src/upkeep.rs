@@ -27,7 +27,7 @@ use crate::commit::{CLOSED, Pipeline};
 use crate::commit_times::CommitTimes;
 use crate::config::{CheckpointPolicy, CompactMode};
 use crate::error::{Error, Result};
-use crate::loading::{LoadStats, Loading, Sources};
+use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
 
 /// Keys looked at in one step of trimming; between steps a closing database may stop.
@@ -182,11 +182,11 @@ impl Upkeep {
     }
 
     /// Loads one section of the snapshot. Returns whether there was one left.
-    pub(crate) fn load_next(&self) -> Result<bool> {
+    pub(crate) fn load_next(&self, end: End) -> Result<bool> {
         let Some(loading) = &self.loading else { return Ok(false) };
         let Files { disk, layout, .. } = self.files()?;
         let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
-        let more = loading.load_next(&self.store, &sources);
+        let more = loading.load_next(end, &self.store, &sources);
         if !more && self.store.is_loaded() {
             self.load_times(loading, &sources)?;
         }

@@ -747,11 +747,6 @@ impl WalWriter {
         Ok(())
     }
 
-    /// Writes the MANIFEST as it is known, because something in it was changed.
-    pub fn write_manifest(&mut self) -> Result<()> {
-        self.replace_manifest(self.manifest.clone())
-    }
-
     /// Changes how much history is kept.
     pub fn set_retention(&mut self, retention: RetentionPolicy) -> Result<()> {
         self.replace_manifest(Manifest { retention, ..self.manifest.clone() })
