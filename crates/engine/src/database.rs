@@ -403,7 +403,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// As [`Database::checkpoint`]; kind `Invalid` in [`CompactMode::WalOnly`] if there is no
+    /// As [`Database::checkpoint`], but in memory [`CompactMode::Full`] lets go of what retention
+    /// and expiry do not keep; kind `Invalid` in [`CompactMode::WalOnly`] if there is no
     /// checkpoint; `Corruption` if the newest snapshot cannot be read back from the device.
     /// Then nothing was removed.
     pub fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {

@@ -68,7 +68,8 @@ pub(crate) enum End {
 pub(crate) struct Sources<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) layout: &'a Layout,
-    pub(crate) manifest: Manifest,
+    /// Says what the MANIFEST is then: it is only asked for where something is damaged.
+    pub(crate) manifest: &'a (dyn Fn() -> Result<Manifest> + Sync),
 }
 
 impl Loading {
@@ -151,6 +152,7 @@ impl Loading {
         sources: &Sources<'_>,
     ) -> Result<Vec<steadfast_core::Record>> {
         let Sources { disk, layout, manifest } = sources;
+        let manifest = &manifest()?;
         let older = self.older(manifest)?;
         let low = if section == 0 { &[][..] } else { self.snapshot.first_key(section) };
         let high = section + 1 < self.snapshot.sections();
@@ -175,8 +177,9 @@ impl Loading {
         };
         let Sources { disk, layout, manifest } = sources;
         let version = self.snapshot.meta().version;
-        let rebuilt = self.older(manifest).and_then(|older| {
-            let rebuilt = rebuild_commit_times(*disk, layout, manifest, older, version)?;
+        let rebuilt = manifest().and_then(|manifest| {
+            let older = self.older(&manifest)?;
+            let rebuilt = rebuild_commit_times(*disk, layout, &manifest, older, version)?;
             times.supply_older(&rebuilt.0, rebuilt.1)
         });
         let mut state = self.lock();

@@ -82,7 +82,7 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
     let policy = RecoveryPolicy::AcceptLoss;
     let opened = open_snapshot(&*disk, &layout, &manifest, policy)?;
     let contents = Contents::on(manifest.retention.clone(), &opened);
-    let sources = Sources { disk: &*disk, layout: &layout, manifest: manifest.clone() };
+    let sources = Sources { disk: &*disk, layout: &layout, manifest: &|| Ok(manifest.clone()) };
     match &opened.snapshot {
         Some(_) => load(&contents, &sources, &mut losses)?,
         None => take_rows(&contents, &sources, &opened, &mut losses)?,
@@ -153,8 +153,8 @@ fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) ->
     let mut sections: Vec<(usize, Vec<Record>)> =
         failed.into_iter().map(|section| (section, Vec::new())).collect();
     let number = snapshot.info().number;
-    let Sources { disk, layout, manifest } = sources;
-    let salvaged = salvage_rows(*disk, layout, number, manifest.database, |row| {
+    let Sources { disk, layout, .. } = sources;
+    let salvaged = salvage_rows(*disk, layout, number, snapshot.database(), |row| {
         let section = snapshot.section_of(row.key());
         if let Some((_, rows)) = sections.iter_mut().find(|(failed, _)| *failed == section) {
             rows.push(row);
@@ -175,6 +175,7 @@ fn take_rows(
     losses: &mut Vec<String>,
 ) -> Result<()> {
     let Sources { disk, layout, manifest } = sources;
+    let manifest = manifest()?;
     let Some(newest) = manifest.newest_snapshot() else { return Ok(()) };
     losses.extend(opened.damage().map(ToString::to_string));
     let rows = Mutex::new(Vec::new());

@@ -185,7 +185,7 @@ impl Upkeep {
     pub(crate) fn load_next(&self, end: End) -> Result<bool> {
         let Some(loading) = &self.loading else { return Ok(false) };
         let Files { disk, layout, .. } = self.files()?;
-        let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
+        let sources = Sources { disk: &**disk, layout, manifest: &|| self.manifest() };
         let more = loading.load_next(end, &self.store, &sources);
         if !more && self.store.is_loaded() {
             self.load_times(loading, &sources)?;
@@ -207,7 +207,7 @@ impl Upkeep {
     pub(crate) fn finish_loading(&self) -> Result<()> {
         let Some(loading) = &self.loading else { return Ok(()) };
         let Files { disk, layout, .. } = self.files()?;
-        let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
+        let sources = Sources { disk: &**disk, layout, manifest: &|| self.manifest() };
         let finished = match self.store.is_loaded() {
             true => Ok(()),
             false => loading.finish(&self.store, &sources),
@@ -217,14 +217,16 @@ impl Upkeep {
         finished
     }
 
-    /// The next snapshot must not be taken to stand on one that is damaged.
+    /// The next snapshot must not be taken to stand on one that is damaged; and it is due.
     fn distrust_if_damaged(&self, loading: &Loading) -> Result<()> {
-        if self.pipeline.is_some() && loading.found_damage() && self.store.is_loaded() {
-            let number = loading.snapshot().info().number;
-            self.with_writer(|writer| {
-                writer.distrust_snapshot(number);
-                Ok(())
-            })?;
+        let Some(pipeline) = &self.pipeline else { return Ok(()) };
+        if !loading.found_damage() || !self.store.is_loaded() {
+            return Ok(());
+        }
+        let number = loading.snapshot().info().number;
+        let known = self.with_writer(|writer| Ok(writer.distrust_snapshot(number)))?;
+        if known && !self.policy.is_manual() {
+            pipeline.ask_for_checkpoint();
         }
         Ok(())
     }
@@ -390,6 +392,18 @@ impl Upkeep {
     pub(crate) fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
         let _busy = self.busy();
         let started = Instant::now();
+        if self.files.is_none() && mode == CompactMode::Full {
+            let versions_removed = self.trim()?;
+            return Ok(CompactInfo {
+                mode,
+                reclaimed_bytes: 0,
+                wal_segments_removed: 0,
+                snapshots_removed: 0,
+                versions_removed,
+                checkpoint: None,
+                duration: started.elapsed(),
+            });
+        }
         let Files { disk, layout, .. } = self.files()?;
         let before = disk_usage(&**disk, layout)?.total();
         let (mut versions_removed, mut checkpoint) = (0, None);
@@ -497,6 +511,8 @@ impl Upkeep {
     /// Makes a checkpoint and removes what it makes superfluous: what the background thread
     /// does when it is time.
     pub(crate) fn checkpoint_and_compact(&self) -> Result<()> {
+        self.finish_loading()?;
+        self.trim()?;
         self.checkpoint()?;
         self.compact(CompactMode::WalOnly).map(drop)
     }
