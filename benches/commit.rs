@@ -12,7 +12,7 @@ use std::time::Duration;
 use criterion::Criterion;
 use steadfast::DatabaseConfig;
 
-use support::clock::{time, time_shared};
+use support::clock::{percentile, time, time_shared};
 use support::data::{self, COMMIT_IDS};
 use support::limits::{self, GroupCommit, Sync, SyncedFile, WrittenFile};
 use support::ours::Ours;
@@ -37,6 +37,7 @@ fn main() {
     for threads in [1, 2] {
         buffered(&mut c, threads);
     }
+    slowest_buffered(&mut c);
     log_bytes(&mut c);
     c.final_summary();
 }
@@ -115,6 +116,38 @@ fn buffered(c: &mut Criterion, threads: u64) {
     table.row(OURS, 1, || &*ours, |ours, n, _| time_shared(threads, n, |_| put_random(ours)));
     let title = format!("buffered, {threads} thread{}, 1 put a transaction", plural(threads));
     table.print(&title, "commits/s", &[(WRITE, &[]), (OURS, &[(WRITE, SHOWN)])]);
+}
+
+/// How long the slowest commits of one thread take, over several segments of the log: whoever
+/// fills one goes on to the next.
+fn slowest_buffered(c: &mut Criterion) {
+    const SLOWEST: &str = "slowest commit";
+    const P9999: &str = "99.99 % of commits, at most";
+    let commits = sized(1_000_000, 1_000);
+    let scratch = Scratch::new("commit-slowest");
+    let ours = LazyCell::new(|| Ours::open(&scratch.join("db"), DatabaseConfig::buffered()));
+
+    let mut table = Table::new(c, "commit/buffered-slowest");
+    table.row(
+        OURS,
+        commits,
+        || &*ours,
+        |ours, n, notes| {
+            let mut put = put_random(ours);
+            let mut micros = Vec::new();
+            let elapsed = time(n * commits, || {
+                let nanos = time(1, &mut put).as_nanos();
+                micros.push((nanos / 1000) as u32);
+            });
+            micros.sort_unstable();
+            notes.note(P9999, percentile(&micros, 0.9999));
+            notes.note(SLOWEST, percentile(&micros, 1.0));
+            elapsed
+        },
+    );
+    let notes = table.print("buffered, 1 thread, timed one by one", "commits/s", &[(OURS, &[])]);
+    notes.print(P9999, "µs", None);
+    notes.print(SLOWEST, "µs", None);
 }
 
 fn put_random(ours: &Ours) -> impl FnMut() {

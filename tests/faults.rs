@@ -82,7 +82,9 @@ fn suffer(workload: &Workload, fault: Fault) -> Result<bool, String> {
         db.close().map_err(|error| format!("closing: {error}"))?;
     }
     drop(db);
-    let db = builder(&disk, workload.config.clone()).open().map_err(|error| format!("again: {error}"))?;
+    let db = builder(&disk, workload.config.clone())
+        .open()
+        .map_err(|error| format!("again: {error}"))?;
     if poisoned(&history) {
         // What is there then was judged above.
         return Ok(true);

@@ -41,7 +41,7 @@ use crate::layout::Layout;
 use crate::manifest::{EpochStart, Floor, LiveSnapshot, Manifest};
 use crate::quarantine;
 use crate::replay::{Base, Progress, ReplayStats};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SnapshotFile};
 use crate::wal::chain::{Beside, Damage, Scan, Wal, segment_headers};
 use crate::wal::group::{
     ChecksumSeed, GROUP_BYTES_MIN, GroupKind, Stamp, TRAILER_BYTES, seal_group,
@@ -571,8 +571,13 @@ impl Recovered {
     /// Replays what was promised, and only that, into `target`, which must have the opened
     /// snapshot and nothing else.
     pub fn replay_promised(mut self, target: &dyn ReplayTarget) -> Result<RecoveryReport> {
-        let scan =
-            self.wal.scan(target, &self.base, Some(self.resume.position), Beside::Nobody, &mut |_| {})?;
+        let scan = self.wal.scan(
+            target,
+            &self.base,
+            Some(self.resume.position),
+            Beside::Nobody,
+            &mut |_| {},
+        )?;
         self.report.stats = scan.replayed.stats;
         self.report.last_version = scan.replayed.stats.final_version;
         self.report.cut_to_promise = true;
@@ -790,7 +795,7 @@ pub fn holds_valid_snapshot(disk: &dyn Disk, layout: &Layout) -> Result<bool> {
         names => names.at("SNAPSHOTS", "list")?,
     };
     for number in names.iter().filter_map(|name| Layout::parse_snapshot_name(name)) {
-        match Snapshot::open_any(disk, layout, number) {
+        match Snapshot::open_any(disk, &SnapshotFile::of(layout, number)) {
             Ok(_) => return Ok(true),
             Err(Error::Corrupt { .. }) => {}
             Err(error) => return Err(error),

@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::error::{Error, IoContext, Result};
 use crate::layout::Layout;
 use crate::manifest::{EpochStart, LiveSnapshot, Manifest};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SnapshotFile};
 use crate::wal::chain::segment_headers;
 
 /// A MANIFEST that names what lies in the directory: the newest database of which there is a
@@ -31,7 +31,7 @@ pub fn manifest_from_files(disk: &dyn Disk, layout: &Layout) -> Result<Manifest>
         names.iter().filter_map(|name| Layout::parse_snapshot_name(name)).collect();
     numbers.sort_unstable();
     for number in numbers {
-        match Snapshot::open_any(disk, layout, number) {
+        match Snapshot::open_any(disk, &SnapshotFile::of(layout, number)) {
             Ok(snapshot) => snapshots.push(snapshot),
             Err(Error::Corrupt { .. } | Error::Table(_)) => {}
             Err(error) => return Err(error),

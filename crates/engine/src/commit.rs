@@ -6,6 +6,9 @@
 //! are the next group, so one sync serves all of them, and a lone writer hands nothing to
 //! another thread.
 //!
+//! Where commits do not wait for a sync, a background thread syncs beside them what a segment
+//! has gathered, or the commit that fills the segment would wait for all of it.
+//!
 //! A committing thread puts its own records into the store, invisible, right after it has its
 //! version, while a leader may be writing. A version becomes visible when every version up to
 //! it is in the store and is as durable as its writer asked.
@@ -21,7 +24,7 @@ use steadfast_durability::wal::frame::Frame;
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_durability::wal::stream::Stream;
 use steadfast_durability::wal::writer::{
-    NamespaceLookup, Outgoing, SpareRequest, SpareSegment, WalWriter,
+    NamespaceLookup, Outgoing, SpareRequest, SpareSegment, SyncRequest, WalWriter,
 };
 use steadfast_storage::UnifiedStore;
 
@@ -78,6 +81,30 @@ struct InFlight {
     /// Its records, once they are in the store.
     applied: Option<Vec<Record>>,
     outcome: Outcome,
+}
+
+/// The commits of a group that are in the log.
+struct Written {
+    first: Version,
+    last: Version,
+    count: u32,
+    /// When the first was committed.
+    since: Timestamp,
+}
+
+impl Written {
+    fn of(batch: &[Queued]) -> Option<Self> {
+        let (first, last) = (batch.first()?, batch.last()?);
+        let count = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        Some(Self { first: first.version, last: last.version, count, since: first.timestamp })
+    }
+}
+
+/// What a published group leaves behind, to be freed outside the lock.
+#[derive(Default)]
+struct Spent {
+    records: Vec<Vec<Record>>,
+    writes: Vec<Arc<WriteSet>>,
 }
 
 enum Outcome {
@@ -155,6 +182,9 @@ pub(crate) struct Pipeline {
 pub(crate) enum Work {
     /// Commits are written and not durable, or the last promise is not in the log yet.
     Timer,
+    /// So much is written and not durable that it should be synced beside the commits that
+    /// follow, or the one that ends the segment would wait for all of it.
+    Sync(SyncRequest),
     /// The next segment should be prepared.
     Segment(SpareRequest),
     /// A checkpoint is due.
@@ -223,6 +253,11 @@ impl Pipeline {
         }
     }
 
+    /// Has the background thread make a checkpoint now.
+    pub(crate) fn ask_for_checkpoint(&self) {
+        (self.on_work)(Work::Checkpoint);
+    }
+
     /// Sets the log position at which the next checkpoint is due.
     pub(crate) fn checkpoint_due_at(&self, position: u64) {
         self.checkpoint_at.store(position, Ordering::Release);
@@ -266,7 +301,10 @@ impl Pipeline {
         let mut state = self.lock();
         state.recent.end(view);
         let visible = self.store.current_version();
-        state.recent.trim(visible);
+        let mut dropped = Vec::new();
+        state.recent.trim(visible, |writes| dropped.push(writes));
+        drop(state);
+        drop(dropped);
     }
 
     /// Holds up the commits of others for a while, so that the calling thread's transaction
@@ -514,6 +552,7 @@ impl Pipeline {
         };
         drop(state);
         let result = work(writer);
+        self.leave_work(writer);
         let mut state = self.lock();
         match &result {
             Ok(value) => then(&mut state, value),
@@ -530,6 +569,34 @@ impl Pipeline {
         work: impl FnOnce(&mut WalWriter) -> steadfast_durability::Result<T>,
     ) -> Result<Option<T>> {
         self.with_writer(work, |_, _| {})
+    }
+
+    /// Leaves to the background threads what the log would otherwise soon have to wait for.
+    fn leave_work(&self, writer: &mut WalWriter) {
+        if let Some(request) = writer.wants_sync() {
+            (self.on_work)(Work::Sync(request));
+        }
+        if let Some(request) = writer.wants_spare() {
+            (self.on_work)(Work::Segment(request));
+        }
+    }
+
+    /// Syncs what `request` says while others go on writing. Their commits are promised when
+    /// it is done, and not before it was noted here; if it failed, the log is poisoned.
+    pub(crate) fn sync_beside(&self, request: &SyncRequest) {
+        if check_open(&self.lock()).is_err() {
+            return;
+        }
+        let synced = request.run();
+        let note = |writer: &mut WalWriter| writer.note_synced(synced);
+        let noted = self.with_writer(note, |_, newest| {
+            // How much of the window waits still is not counted anew: it is at most what it
+            // was, and the next sync settles it.
+            self.promised.fetch_max(newest.0, Ordering::AcqRel);
+        });
+        if let Err(error) = noted {
+            log::error!("syncing beside the commits: {error}");
+        }
     }
 
     /// Takes a segment that was prepared for the log.
@@ -584,16 +651,24 @@ impl Pipeline {
             Err(failure) => (failure.written, Some(failure.error)),
         };
 
+        let failed: Vec<Version> = batch[written..].iter().map(|queued| queued.version).collect();
+        let written = Written::of(&batch[..written]);
+        let (streamed, last_batch) = (batch.iter().any(|one| one.stream.is_some()), batch.len());
+        // What a large group leaves is freed outside the lock, which those want who come next.
+        batch.clear();
+        let mut spent = (last_batch > 1).then(Spent::default);
+
         let mut state = self.lock();
-        self.note_written(&mut state, &batch[..written], durable, now);
-        if let Some(error) = error {
-            self.note_failed(&mut state, &batch[written..], error);
+        if let Some(written) = written {
+            self.note_written(&mut state, &written, durable, now);
         }
-        if batch.iter().any(|queued| queued.stream.is_some()) {
+        if let Some(error) = error {
+            self.note_failed(&mut state, &failed, error);
+        }
+        if streamed {
             state.streaming = false;
         }
-        state.last_batch = batch.len();
-        batch.clear();
+        state.last_batch = last_batch;
         state.next_queue = batch;
         if let Log::Disk(writer) = &mut log {
             state.log_bytes = writer.position();
@@ -605,12 +680,10 @@ impl Pipeline {
                 self.checkpoint_at.store(u64::MAX, Ordering::Release);
                 (self.on_work)(Work::Checkpoint);
             }
-            if let Some(request) = writer.wants_spare() {
-                (self.on_work)(Work::Segment(request));
-            }
+            self.leave_work(writer);
         }
         state.log = Some(log);
-        self.publish(&mut state);
+        self.publish(&mut state, spent.as_mut());
         self.unlock_and_wake(state);
     }
 
@@ -624,19 +697,22 @@ impl Pipeline {
         late || count as usize + more > commits as usize
     }
 
-    fn note_written(&self, state: &mut State, batch: &[Queued], durable: bool, now: Timestamp) {
-        let Some(last) = batch.last() else { return };
-        for queued in batch {
-            set_outcome(state, queued.version, Outcome::Written);
+    fn note_written(&self, state: &mut State, written: &Written, durable: bool, now: Timestamp) {
+        let from = state.in_flight.partition_point(|commit| commit.version < written.first);
+        for commit in state.in_flight.range_mut(from..) {
+            if commit.version > written.last {
+                break;
+            }
+            commit.outcome = Outcome::Written;
         }
         state.last_write = now;
         if durable {
             state.unsynced = (0, None);
-            self.promised.fetch_max(last.version.0, Ordering::AcqRel);
+            self.promised.fetch_max(written.last.0, Ordering::AcqRel);
         } else {
             let first = state.unsynced.1.is_none();
-            state.unsynced.0 += u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            state.unsynced.1.get_or_insert(batch[0].timestamp);
+            state.unsynced.0 += written.count;
+            state.unsynced.1.get_or_insert(written.since);
             if first && matches!(self.mode, DurabilityMode::Batched { .. }) {
                 (self.on_work)(Work::Timer);
             }
@@ -646,21 +722,29 @@ impl Pipeline {
         }
     }
 
-    fn note_failed(&self, state: &mut State, batch: &[Queued], error: steadfast_durability::Error) {
+    fn note_failed(
+        &self,
+        state: &mut State,
+        failed: &[Version],
+        error: steadfast_durability::Error,
+    ) {
         if matches!(error, steadfast_durability::Error::Poisoned { .. }) {
             note_poison(state, &error);
             return;
         }
         let error = Arc::new(error);
-        for queued in batch {
-            state.recent.remove(queued.version);
-            set_outcome(state, queued.version, Outcome::Failed(error.clone()));
+        for version in failed {
+            state.recent.remove(*version);
+            if let Some(commit) = find(state, *version) {
+                commit.outcome = Outcome::Failed(error.clone());
+            }
         }
     }
 
     /// Makes every version visible that is in the store and written, up to the first that is
-    /// not. After a failed sync nothing becomes visible any more.
-    fn publish(&self, state: &mut State) {
+    /// not. After a failed sync nothing becomes visible any more. What nobody needs then is
+    /// freed, or put into `spent`.
+    fn publish(&self, state: &mut State, mut spent: Option<&mut Spent>) {
         if state.poisoned.is_some() {
             return;
         }
@@ -680,13 +764,20 @@ impl Pipeline {
                 _ => {
                     visible = Some(commit.version);
                     times.push((commit.version, commit.timestamp));
+                    if let (Some(spent), Some(records)) = (&mut spent, commit.applied) {
+                        spent.records.push(records);
+                    }
                 }
             }
         }
         if let Some(visible) = visible {
             self.times.push(times);
             self.store.publish(visible);
-            state.recent.trim(visible);
+            state.recent.trim(visible, |writes| {
+                if let Some(spent) = &mut spent {
+                    spent.writes.push(writes);
+                }
+            });
         }
     }
 
@@ -695,7 +786,7 @@ impl Pipeline {
         if let Some(commit) = find(state, version) {
             commit.applied = Some(records);
             if !matches!(commit.outcome, Outcome::Queued) {
-                self.publish(state);
+                self.publish(state, None);
                 if state.sleepers > 0 {
                     self.wake.notify_all();
                 }
@@ -908,12 +999,6 @@ fn check_open(state: &State) -> Result<()> {
 fn find(state: &mut State, version: Version) -> Option<&mut InFlight> {
     let at = state.in_flight.binary_search_by_key(&version, |commit| commit.version).ok()?;
     state.in_flight.get_mut(at)
-}
-
-fn set_outcome(state: &mut State, version: Version, outcome: Outcome) {
-    if let Some(commit) = find(state, version) {
-        commit.outcome = outcome;
-    }
 }
 
 fn write(

@@ -1,9 +1,8 @@
 //! Copies of a database as a database: backup, restore.
 //!
 //! A copy is one snapshot and a MANIFEST that names it, so what it holds does not depend on any
-//! file of the original. Until its MANIFEST is there it is no database; the name that the
-//! MANIFEST has while it is written is there from the first moment on, and tells an unfinished
-//! copy from one that lost its MANIFEST.
+//! file of the original. Until its MANIFEST is there it is no database; a mark that is there
+//! from the first moment on tells it from one that lost its MANIFEST.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +19,6 @@ use steadfast_durability::snapshot::{
 use crate::config::DatabaseBuilder;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::shim::Shim as _;
 use crate::open::{create_directories, is_vacant, lock, unfinished_copy};
 use crate::view::View;
 
@@ -76,8 +74,7 @@ where
     let (version, timestamp) = (meta.version, meta.timestamp);
     let options = SnapshotOptions { compression };
     let rest = || Ok((meta, commit_times));
-    let written =
-        write_snapshot(disk.clone(), &layout, 1, manifest.database, options, rows, rest)?;
+    let written = write_snapshot(disk.clone(), &layout, 1, manifest.database, options, rows, rest)?;
     let snapshot = Snapshot::open(&**disk, &layout, 1, manifest.database)?;
     snapshot.verify()?;
     (manifest.oldest_segment, manifest.newest_segment) = (0, 0);
@@ -90,10 +87,10 @@ where
         verified: true,
     }];
     manifest.epochs.retain(|start| start.first_version <= version);
-    disk.create_dir(&layout.wal()).map_err(|error| {
-        crate::open::io(&layout, &layout.wal(), "create", error)
-    })?;
+    disk.create_dir(&layout.wal())
+        .map_err(|error| crate::open::io(&layout, &layout.wal(), "create", error))?;
     manifest.write(&**disk, &layout)?;
+    unfinished_copy::unmark(&**disk, &layout)?;
     log::info!("{}: a copy at version {version}", target.display());
     Ok(CopyInfo {
         version,
@@ -138,7 +135,9 @@ impl Database {
         let files = upkeep.files()?;
         let version = view.version();
         upkeep.make_durable()?;
-        let (manifest, namespaces) = upkeep.described_upto(version)?;
+        let manifest = upkeep.manifest()?;
+        // All of them: no log comes along that could define what is not in here.
+        let namespaces = upkeep.dictionary(upkeep.namespaces.ids());
         let timestamp = upkeep.time_of(version)?;
         let meta = SnapshotMeta {
             version,

@@ -2,8 +2,10 @@
 //!
 //! Lock order, outermost first: the database's own `life` (opening and closing), the state of
 //! the commit pipeline, the locks of the store, the jobs of the background threads. No lock
-//! is held while the log is written or synced: whoever does so has taken the log out of the
-//! pipeline's state. No code of a caller runs under any of them.
+//! of these is held while the log is written or synced: whoever does so has taken the log out
+//! of the pipeline's state, or, in the background, syncs beside whoever has. Innermost of all,
+//! and held by whoever syncs a segment, is that segment's own lock, so that there is one sync
+//! of it at a time. No code of a caller runs under any of them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use steadfast_core::{Entropy, Key, Record, RetentionPolicy, Timestamp, Version, WriteSet};
-use steadfast_durability::disk::{Disk, LockGuard};
+use steadfast_durability::disk::LockGuard;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::RecoveryReport;
@@ -22,8 +24,8 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::error::{Error, Result};
-use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::loading::Loading;
+use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::namespaces::Namespaces;
 use crate::open::Contents;
 use crate::runs::Run;
@@ -64,7 +66,6 @@ struct Inner {
     mode: DurabilityMode,
     clock: Arc<dyn steadfast_core::Clock>,
     entropy: Entropy,
-    disk: Arc<dyn Disk>,
     /// `None` in memory.
     layout: Option<Layout>,
     report: RecoveryReport,
@@ -136,6 +137,7 @@ impl Database {
             loading: snapshot.map(|snapshot| Loading::new(snapshot, started)),
             policy: builder.config.checkpoints,
             busy: Mutex::default(),
+            distrusted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
         let threads = match &pipeline {
@@ -157,7 +159,6 @@ impl Database {
                 mode,
                 clock: builder.clock,
                 entropy: builder.entropy,
-                disk: builder.disk,
                 layout,
                 report,
                 jobs,
@@ -210,6 +211,24 @@ impl Database {
     /// is synced first, and where that is not possible it is left out, and the report says so.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open_read_only()
+    }
+
+    /// Opens again, as it is now, a database that was opened for reading only. What this handle
+    /// and its views show stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Invalid` if the database was opened for writing: it is always up to date. Else as
+    /// [`Database::open_read_only`].
+    pub fn refresh(&self) -> Result<Self> {
+        self.check_open()?;
+        if self.inner.pipeline.is_some() {
+            return Err(Error::Invalid("what is open for writing is always up to date".into()));
+        }
+        let files = self.upkeep().files()?;
+        let mut builder = Self::builder(files.layout.root()).disk(files.disk.clone());
+        builder.clock = self.inner.clock.clone();
+        builder.open_read_only()
     }
 
     /// Opens the database in directory `path` and checks that it still has what the caller
@@ -341,7 +360,7 @@ impl Database {
             return self.view();
         }
         let times = &self.inner.upkeep.times;
-        // Where times are not kept any more, nothing that can expire can be read either.
+        // Where times are not kept any more, nothing that could have expired can be read.
         let now = times.ask(|timeline| timeline.time_of(version))?.unwrap_or(Timestamp::ZERO);
         Ok(self.wrap(self.inner.store.view_at(version, now)?))
     }
@@ -362,9 +381,7 @@ impl Database {
             (Some(version), _) => self.view_at(version),
             // Before the first commit of all there was nothing.
             (None, None | Some(Version(1))) => self.view_at(Version::ZERO),
-            (None, Some(oldest)) => {
-                Err(Error::HistoryTrimmed { asked: Version::ZERO, oldest })
-            }
+            (None, Some(oldest)) => Err(Error::HistoryTrimmed { asked: Version::ZERO, oldest }),
         }
     }
 
@@ -387,7 +404,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// As [`Database::checkpoint`]; kind `Invalid` in [`CompactMode::WalOnly`] if there is no
+    /// As [`Database::checkpoint`], but in memory [`CompactMode::Full`] lets go of what retention
+    /// and expiry do not keep; kind `Invalid` in [`CompactMode::WalOnly`] if there is no
     /// checkpoint; `Corruption` if the newest snapshot cannot be read back from the device.
     /// Then nothing was removed.
     pub fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {

@@ -12,6 +12,7 @@ mod database;
 mod entry;
 mod error;
 mod events;
+mod export;
 mod kv;
 mod loading;
 mod maintenance;
@@ -21,7 +22,6 @@ mod recent;
 mod restore;
 mod runs;
 mod salvage;
-mod shim;
 mod source;
 mod state;
 mod stats;
@@ -48,8 +48,8 @@ pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;
 
 pub use steadfast_core::{
-    Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock, Timestamp,
-    TypeTag, Value, Version, VersionedValue, limits,
+    Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock,
+    Timestamp, TypeTag, Value, Version, VersionedValue, limits,
 };
 pub use steadfast_durability::layout::DiskUsage;
 pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryReport, SnapshotClass};

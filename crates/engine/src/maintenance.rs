@@ -1,21 +1,20 @@
-//! The background threads: one keeps the promises of time, one prepares segments, one makes
-//! checkpoints, and for as long as it takes some bring the snapshot into memory.
+//! The background threads: one keeps the promises of time and syncs what a segment has
+//! gathered, one prepares segments, one makes checkpoints, and for as long as it takes some
+//! bring the snapshot into memory.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use steadfast_durability::wal::writer::SpareRequest;
+use steadfast_durability::wal::writer::{SpareRequest, SyncRequest};
 
 use crate::commit::{Pipeline, Work};
 use crate::error::Result;
+use crate::loading::End;
 use crate::upkeep::Upkeep;
 
 /// A log that was idle this long gets a beacon: the promise of its last group.
 const IDLE: Duration = Duration::from_millis(100);
-
-/// Threads that bring a snapshot into memory: decoding is what takes the time.
-const LOADERS: usize = 2;
 
 /// What there is to do. Committing threads leave it here; they never wait for it.
 #[derive(Debug, Default)]
@@ -27,6 +26,7 @@ pub(crate) struct Jobs {
 #[derive(Debug, Default)]
 struct JobState {
     timer: bool,
+    sync: Option<SyncRequest>,
     segment: Option<SpareRequest>,
     checkpoint: bool,
     stop: bool,
@@ -43,6 +43,8 @@ impl Jobs {
         match work {
             Work::Timer if state.timer => return,
             Work::Timer => state.timer = true,
+            // The later one covers the earlier one.
+            Work::Sync(request) => state.sync = Some(request),
             Work::Segment(request) => state.segment = Some(request),
             Work::Checkpoint => state.checkpoint = true,
         }
@@ -76,9 +78,13 @@ impl Threads {
         threads.spawn("steadfast-segments", pipeline, run_segments)?;
         threads.spawn("steadfast-upkeep", upkeep, run_checkpoints)?;
         if upkeep.is_loading() {
-            for _ in 0..LOADERS {
-                threads.spawn("steadfast-loader", upkeep, run_loader)?;
-            }
+            // Two: decoding is what takes the time.
+            threads.spawn("steadfast-loader", upkeep, |jobs, upkeep| {
+                run_loader(jobs, upkeep, End::Front);
+            })?;
+            threads.spawn("steadfast-loader", upkeep, |jobs, upkeep| {
+                run_loader(jobs, upkeep, End::Back);
+            })?;
         }
         Ok(threads)
     }
@@ -109,26 +115,41 @@ impl Drop for Threads {
 }
 
 fn run_timer(jobs: &Jobs, pipeline: &Weak<Pipeline>) {
-    let mut again = None;
+    // When to look at the clock again. Until then, that there is work for the timer says
+    // nothing new.
+    let mut again: Option<Instant> = None;
     loop {
         let mut state = jobs.lock();
-        while !state.stop && again.is_none() && !state.timer {
-            state = jobs.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let now = loop {
+            if state.stop {
+                return;
+            }
+            let now = Instant::now();
+            let due = again.map_or(state.timer, |again| again <= now);
+            if due || state.sync.is_some() {
+                break now;
+            }
+            state = match again {
+                Some(again) => {
+                    let waited = jobs.wake.wait_timeout(state, again - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => jobs.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        };
+        let tick = again.map_or(state.timer, |again| again <= now);
+        if tick {
+            state.timer = false;
         }
-        if let Some(after) = again.take()
-            && !state.stop
-        {
-            // Work left meanwhile changes nothing: it comes with the next look.
-            let waited = jobs.wake.wait_timeout_while(state, after, |state| !state.stop);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        if state.stop {
-            return;
-        }
-        state.timer = false;
+        let sync = state.sync.take();
         drop(state);
         let Some(pipeline) = pipeline.upgrade() else { return };
-        again = pipeline.tick(IDLE);
+        if tick {
+            again = pipeline.tick(IDLE).map(|after| Instant::now() + after);
+        }
+        if let Some(request) = sync {
+            pipeline.sync_beside(&request);
+        }
     }
 }
 
@@ -190,10 +211,10 @@ fn note(result: Result<()>) {
     }
 }
 
-fn run_loader(jobs: &Jobs, upkeep: &Weak<Upkeep>) {
+fn run_loader(jobs: &Jobs, upkeep: &Weak<Upkeep>, end: End) {
     while !jobs.lock().stop {
         let Some(upkeep) = upkeep.upgrade() else { return };
-        match upkeep.load_next() {
+        match upkeep.load_next(end) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -209,10 +230,14 @@ pub(crate) fn run_by_hand(jobs: &Jobs, pipeline: &Pipeline, upkeep: &Upkeep) {
     let mut state = jobs.lock();
     let (timer, segment) = (std::mem::take(&mut state.timer), state.segment.take());
     let checkpoint = std::mem::take(&mut state.checkpoint);
+    let sync = state.sync.take();
     drop(state);
-    while let Ok(true) = upkeep.load_next() {}
+    while let Ok(true) = upkeep.load_next(End::Front) {}
     if let Some(request) = segment {
         prepare(pipeline, &request);
+    }
+    if let Some(request) = sync {
+        pipeline.sync_beside(&request);
     }
     if checkpoint {
         note(upkeep.checkpoint_and_compact());

@@ -79,7 +79,7 @@ pub struct RunInfo {
     pub version: Version,
 }
 
-fn index_key(name: &str) -> Result<Key> {
+pub(crate) fn index_key(name: &str) -> Result<Key> {
     check_name("run", name)?;
     Ok(Key::new(NamespaceId::SYSTEM, TypeTag::Run, name.as_bytes())?)
 }
@@ -95,7 +95,7 @@ fn index_value(run: Run, status: RunStatus, created: Timestamp) -> Value {
     Value::Map(value)
 }
 
-fn decode_info(record: &Record) -> Result<RunInfo> {
+pub(crate) fn decode_info(record: &Record) -> Result<RunInfo> {
     let malformed = || Error::Invalid(format!("{record:?} is not an entry of the run index"));
     let Value::Map(value) = record.value()? else { return Err(malformed()) };
     let info = || {
@@ -175,6 +175,23 @@ impl Transaction {
         }
         let id = RunId::new(self.now(), self.database().entropy());
         self.add_run(name, &Namespace::for_run(id), RunStatus::Active, self.now())
+    }
+
+    /// Puts an imported run into the index, if its name is free.
+    pub(crate) fn add_imported(
+        &mut self,
+        name: &str,
+        namespace: &Namespace,
+        info: &RunInfo,
+    ) -> Result<Run> {
+        if self.record(&index_key(name)?)?.is_some() {
+            return Err(Error::Mismatch {
+                what: format!("run {name}"),
+                expected: "absent".into(),
+                found: "a run of that name".into(),
+            });
+        }
+        self.add_run(name, namespace, info.status, info.created)
     }
 
     /// Puts a run into the index.

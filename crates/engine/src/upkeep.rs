@@ -8,15 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use steadfast_core::{Clock, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version};
+use steadfast_core::{
+    Clock, Namespace, NamespaceId, Retention, RetentionDomain, RetentionFloor, RetentionPolicy,
+    Timestamp, TypeTag, Version,
+};
 use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
 use steadfast_durability::layout::{DiskUsage, Layout, disk_usage};
 use steadfast_durability::manifest::{LiveSnapshot, Manifest};
-use steadfast_durability::verify::{Damaged, verify_files};
 use steadfast_durability::snapshot::{
     Compression, Snapshot, SnapshotMeta, SnapshotOptions, write_snapshot,
 };
+use steadfast_durability::verify::{Damaged, verify_files};
 use steadfast_durability::wal::writer::{NamespaceLookup, WalWriter};
 use steadfast_storage::UnifiedStore;
 
@@ -24,9 +27,14 @@ use crate::commit::{CLOSED, Pipeline};
 use crate::commit_times::CommitTimes;
 use crate::config::{CheckpointPolicy, CompactMode};
 use crate::error::{Error, Result};
-use crate::shim::Shim as _;
-use crate::loading::{LoadStats, Loading, Sources};
+use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
+
+/// Keys looked at in one step of trimming; between steps a closing database may stop.
+const TRIM_STEP_KEYS: usize = 1 << 16;
+
+/// Times of commits take this much memory before any are forgotten: about two million commits.
+const COMMIT_TIMES_BYTES: usize = 4 << 20;
 
 /// What a checkpoint did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +103,16 @@ impl Space {
 /// Namespaces by their ids.
 pub(crate) type Dictionary = Vec<(NamespaceId, Namespace)>;
 
+/// The domains of what may expire, with their rules.
+fn domains_that_expire(
+    policy: &RetentionPolicy,
+) -> impl Iterator<Item = (RetentionDomain, Retention)> {
+    let tag = TypeTag::Kv;
+    let of_runs =
+        policy.runs().map(move |(run, rule)| (RetentionDomain { run: Some(run), tag }, rule));
+    std::iter::once((RetentionDomain { run: None, tag }, policy.of_primitive(tag))).chain(of_runs)
+}
+
 /// See the module.
 pub(crate) struct Upkeep {
     pub(crate) store: UnifiedStore,
@@ -110,6 +128,8 @@ pub(crate) struct Upkeep {
     pub(crate) loading: Option<Loading>,
     pub(crate) policy: CheckpointPolicy,
     pub(crate) busy: Mutex<()>,
+    /// Damage of the snapshot that was opened has had its consequences.
+    pub(crate) distrusted: AtomicBool,
     /// Whatever takes long stops soon.
     pub(crate) stopping: AtomicBool,
 }
@@ -164,36 +184,57 @@ impl Upkeep {
     }
 
     /// Loads one section of the snapshot. Returns whether there was one left.
-    pub(crate) fn load_next(&self) -> Result<bool> {
+    pub(crate) fn load_next(&self, end: End) -> Result<bool> {
         let Some(loading) = &self.loading else { return Ok(false) };
         let Files { disk, layout, .. } = self.files()?;
-        let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
-        let more = loading.load_next(&self.store, &sources);
+        let sources = Sources { disk: &**disk, layout, manifest: &|| self.manifest() };
+        let more = loading.load_next(end, &self.store, &sources);
+        if !more && self.store.is_loaded() {
+            self.load_times(loading, &sources)?;
+        }
         self.distrust_if_damaged(loading)?;
         Ok(more)
+    }
+
+    /// Has the times of commits in memory, or given up.
+    fn load_times(&self, loading: &Loading, sources: &Sources<'_>) -> Result<()> {
+        if !loading.load_times(&self.times, sources)? {
+            // Whether something had expired then cannot be told any more.
+            self.raise_floors_of_what_expires(loading.snapshot().meta().version.next());
+        }
+        Ok(())
     }
 
     /// Has everything in memory when it returns.
     pub(crate) fn finish_loading(&self) -> Result<()> {
         let Some(loading) = &self.loading else { return Ok(()) };
-        if self.store.is_loaded() {
-            return Ok(());
-        }
         let Files { disk, layout, .. } = self.files()?;
-        let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
-        let finished = loading.finish(&self.store, &sources);
+        let sources = Sources { disk: &**disk, layout, manifest: &|| self.manifest() };
+        let finished = match self.store.is_loaded() {
+            true => Ok(()),
+            false => loading.finish(&self.store, &sources),
+        };
+        self.load_times(loading, &sources)?;
         self.distrust_if_damaged(loading)?;
         finished
     }
 
-    /// The next snapshot must not be taken to stand on one that is damaged.
+    /// The next snapshot must not be taken to stand on one that is damaged; and it is due.
     fn distrust_if_damaged(&self, loading: &Loading) -> Result<()> {
-        if self.pipeline.is_some() && loading.found_damage() && self.store.is_loaded() {
-            let number = loading.snapshot().info().number;
-            self.with_writer(|writer| {
-                writer.distrust_snapshot(number);
-                Ok(())
-            })?;
+        let Some(pipeline) = &self.pipeline else { return Ok(()) };
+        if !loading.found_damage() || !self.store.is_loaded() {
+            return Ok(());
+        }
+        if self.distrusted.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let number = loading.snapshot().info().number;
+        self.with_writer(|writer| {
+            writer.distrust_snapshot(number);
+            Ok(())
+        })?;
+        if !self.policy.is_manual() {
+            pipeline.ask_for_checkpoint();
         }
         Ok(())
     }
@@ -232,13 +273,17 @@ impl Upkeep {
         let started = Instant::now();
         let (files, pipeline) = (self.files()?, self.pipeline()?);
         self.finish_loading()?;
+        self.trim_times(&self.manifest()?.retention);
         let view = self.store.view(self.clock.now());
         let version = view.version();
         // What a snapshot holds must be durable in the log before anything names it; so this
         // also says whether anything may be named at all.
         pipeline.sync()?;
-        let number = self.with_writer(|writer| Ok(writer.next_snapshot()))?;
-        let (manifest, namespaces) = self.described_upto(version)?;
+        let (number, manifest, defined) = self.with_writer(|writer| {
+            let manifest = writer.manifest().clone();
+            Ok((writer.next_snapshot(), manifest, writer.defined_upto(version)))
+        })?;
+        let namespaces = self.dictionary(defined);
         let newest = manifest.newest_snapshot();
         let mut info = CheckpointInfo {
             watermark: version,
@@ -272,10 +317,9 @@ impl Upkeep {
         };
         let options = SnapshotOptions { compression: files.compression };
         let (disk, layout) = (files.disk.clone(), &files.layout);
-        let written =
-            write_snapshot(disk, layout, number, manifest.database, options, rows, rest)?;
-        let named = self
-            .with_writer(|writer| writer.name_snapshot(number, version, written.checksum));
+        let written = write_snapshot(disk, layout, number, manifest.database, options, rows, rest)?;
+        let named =
+            self.with_writer(|writer| writer.name_snapshot(number, version, written.checksum));
         if let Err(error) = named {
             if error.kind() != crate::ErrorKind::Poisoned {
                 let _ = files.disk.remove(&files.layout.snapshot(number));
@@ -307,9 +351,8 @@ impl Upkeep {
         };
         let mut space = Space { newest: manifest.newest_snapshot().copied(), ..Space::of(usage) };
         let first = space.newest.map_or(0, |newest| newest.first_segment);
-        let length = |path: &Path| {
-            disk.open(path, Access::Read).and_then(|file| file.len()).unwrap_or(0)
-        };
+        let length =
+            |path: &Path| disk.open(path, Access::Read).and_then(|file| file.len()).unwrap_or(0);
         let numbers = manifest.oldest_segment..first.max(manifest.oldest_segment);
         let covered: u64 = numbers.map(|number| length(&layout.segment(number))).sum();
         let newest = space.newest.map_or(0, |newest| length(&layout.snapshot(newest.number)));
@@ -323,15 +366,10 @@ impl Upkeep {
         self.pipeline.as_ref().map_or(Ok(()), |pipeline| pipeline.sync())
     }
 
-    /// The MANIFEST, and the dictionary that commits up to `version` use.
-    pub(crate) fn described_upto(&self, version: Version) -> Result<(Manifest, Dictionary)> {
-        let manifest = self.manifest()?;
-        let defined = match &self.pipeline {
-            Some(_) => self.with_writer(|writer| Ok(writer.defined_upto(version)))?,
-            None => self.namespaces.ids(),
-        };
+    /// These namespaces by their ids.
+    pub(crate) fn dictionary(&self, ids: Vec<NamespaceId>) -> Dictionary {
         let lookup = |id| Some((id, self.namespaces.namespace(id)?));
-        Ok((manifest, defined.into_iter().filter_map(lookup).collect()))
+        ids.into_iter().filter_map(lookup).collect()
     }
 
     /// Above every version that may have been given out.
@@ -344,9 +382,15 @@ impl Upkeep {
 
     /// Changes the policy, in the MANIFEST first.
     pub(crate) fn set_retention(&self, retention: RetentionPolicy) -> Result<()> {
-        let pipeline = self.pipeline()?;
-        pipeline.with_log(|writer| writer.set_retention(retention.clone()))?;
-        self.store.set_policy(retention);
+        // What is only in the snapshot was kept by the old policy.
+        self.finish_loading()?;
+        self.pipeline()?.with_log(|writer| writer.set_retention(retention.clone()))?;
+        let of_rule = |id| {
+            let run = self.namespaces.namespace(id)?.run();
+            retention.of_run(run).map(|_| (id, run))
+        };
+        let ruled: Vec<_> = self.namespaces.ids().into_iter().filter_map(of_rule).collect();
+        self.store.set_policy(retention, ruled);
         Ok(())
     }
 
@@ -356,21 +400,32 @@ impl Upkeep {
     pub(crate) fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
         let _busy = self.busy();
         let started = Instant::now();
+        if self.files.is_none() && mode == CompactMode::Full {
+            let versions_removed = self.trim()?;
+            return Ok(CompactInfo {
+                mode,
+                reclaimed_bytes: 0,
+                wal_segments_removed: 0,
+                snapshots_removed: 0,
+                versions_removed,
+                checkpoint: None,
+                duration: started.elapsed(),
+            });
+        }
         let Files { disk, layout, .. } = self.files()?;
         let before = disk_usage(&**disk, layout)?.total();
         let (mut versions_removed, mut checkpoint) = (0, None);
         if mode == CompactMode::Full {
             self.finish_loading()?;
-            let versions = self.store.stats().versions;
-            self.store.trim(self.clock.now());
+            versions_removed = self.trim()?;
             let kept = self.store.stats().versions;
-            versions_removed = versions.saturating_sub(kept) as u64;
             let newest = self.manifest()?.newest_snapshot().copied();
             let rows = newest.map(|newest| self.open(newest.number)).transpose()?;
             let rows = rows.map_or(0, |snapshot| snapshot.info().rows);
-            checkpoint = Some(self.checkpoint_unless(|newest, version| {
-                newest == version && rows == kept as u64
-            })?);
+            checkpoint =
+                Some(self.checkpoint_unless(|newest, version| {
+                    newest == version && rows == kept as u64
+                })?);
         }
         self.trust_newest()?;
         let needed = self.with_writer(|writer| Ok(writer.needed()))?;
@@ -384,6 +439,50 @@ impl Upkeep {
             checkpoint,
             duration: started.elapsed(),
         })
+    }
+
+    /// Lets go of what retention and expiry do not keep. Returns how many versions.
+    fn trim(&self) -> Result<u64> {
+        let (now, mut from, mut versions) = (self.clock.now(), Vec::new(), 0);
+        loop {
+            self.check_stopping()?;
+            let trimmed = self.store.trim(now, &from, TRIM_STEP_KEYS);
+            versions += trimmed.versions as u64;
+            match trimmed.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        Ok(versions)
+    }
+
+    /// Forgets when the oldest commits were made, if there are very many. What may expire is then
+    /// not readable below the oldest one that is known: whether it had expired could not be
+    /// told. Everything that retention keeps history of stays readable, and so does what does
+    /// not expire.
+    fn trim_times(&self, policy: &RetentionPolicy) {
+        if self.times.heap_bytes() < COMMIT_TIMES_BYTES {
+            return;
+        }
+        let floors = self.store.floors();
+        let floor_of = |domain: RetentionDomain| {
+            let floor = floors.iter().find(|floor| floor.0 == domain);
+            floor.map_or(Version::ZERO, |floor| floor.1.version)
+        };
+        let kept = domains_that_expire(policy).filter(|(_, rule)| *rule != Retention::NEWEST);
+        let oldest_view = self.store.stats().oldest_view.unwrap_or(Version::MAX);
+        let keep_from = kept.map(|(domain, _)| floor_of(domain)).min().unwrap_or(Version::MAX);
+        let keep_from = keep_from.min(oldest_view).min(self.store.current_version());
+        self.raise_floors_of_what_expires(keep_from);
+        self.times.trim(keep_from);
+    }
+
+    fn raise_floors_of_what_expires(&self, version: Version) {
+        let Ok(manifest) = self.manifest() else { return };
+        let floor = RetentionFloor { version, clock: Timestamp::ZERO };
+        let domains = domains_that_expire(&manifest.retention);
+        let raised: Vec<_> = domains.map(|(domain, _)| (domain, floor)).collect();
+        self.store.raise_floors(&raised);
     }
 
     fn open(&self, number: u64) -> Result<Snapshot> {
@@ -420,6 +519,8 @@ impl Upkeep {
     /// Makes a checkpoint and removes what it makes superfluous: what the background thread
     /// does when it is time.
     pub(crate) fn checkpoint_and_compact(&self) -> Result<()> {
+        self.finish_loading()?;
+        self.trim()?;
         self.checkpoint()?;
         self.compact(CompactMode::WalOnly).map(drop)
     }

@@ -1,6 +1,7 @@
 //! Inserting many records at once, as replay does.
 //!
-//! A run is cut in two by key, and each half is sorted and merged into the leaves by a thread
+//! The more records come at once, the more of them fall into each leaf, and the seldomer it is
+//! touched: runs are gathered until there are about as many as the store has keys. A run is cut in two by key, and each half is sorted and merged into the leaves by a thread
 //! of its own. A leaf that gets more than it holds is built anew as several, each with some
 //! room left. Readers are kept out of one region at a time.
 
@@ -8,11 +9,12 @@ use std::cmp::Ordering;
 
 use steadfast_core::{Record, Version};
 
-use crate::chain::Limits;
 use crate::heads::{common_prefix, head_of};
 use crate::leaf::{Inserted, LEAF_ROWS_MAX, Leaf, Row};
+use crate::lock;
 use crate::points::Change;
 use crate::region::Leaves;
+use crate::rules::Rules;
 use crate::store::Inner;
 
 /// Rows of a leaf built in bulk: as full as leaves can be without splitting soon.
@@ -20,6 +22,16 @@ const LEAF_ROWS_BUILT: usize = LEAF_ROWS_MAX * 27 / 32;
 
 /// Below this many records a second thread costs more than it brings.
 const TWO_THREADS_FROM: usize = 4096;
+
+/// Fewer records than this wait for more.
+const GATHERED_RECORDS_MIN: usize = if cfg!(test) { 100 } else { 1 << 18 };
+
+/// More bytes than this do not wait: they are held beside what they supersede.
+const GATHERED_BYTES_MAX: usize = 256 << 20;
+
+/// From this many records on, a leaf is built anew of its rows and them: inserting each one
+/// moves what is behind it.
+const MERGED_FROM: usize = LEAF_ROWS_MAX / 4;
 
 /// Records whose memory is asked for at once, before they are used one by one.
 const WARMED: usize = 64;
@@ -31,29 +43,54 @@ struct Keyed {
     record: Record,
 }
 
+/// Runs that nobody can read yet, until they are worth inserting.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    records: Vec<Record>,
+    bytes: usize,
+}
+
 /// One run on its way in.
 struct Bulk<'a> {
     store: &'a Inner,
     /// What every key of the run begins with.
     prefix: &'a [u8],
-    limits: Limits,
     /// Nothing has ever been published, so no reader can miss what is dropped.
     unread: bool,
 }
 
 impl Inner {
-    /// Inserts a run of records, none of which is published.
+    /// Takes a run of records, none of which is published.
     pub(crate) fn apply_run(&self, run: Vec<Record>) {
+        if self.registry.visible() != Version::ZERO {
+            return self.insert_run(run);
+        }
+        // Held while the records are inserted: the next run comes after them.
+        let mut gathered = lock::lock(&self.gathered);
+        gathered.bytes += run.iter().map(Record::heap_bytes).sum::<usize>();
+        gathered.records.extend(run);
+        let many = self.points.len().max(GATHERED_RECORDS_MIN);
+        if gathered.records.len() >= many || gathered.bytes >= GATHERED_BYTES_MAX {
+            self.insert_run(std::mem::take(&mut *gathered).records);
+        }
+    }
+
+    /// Inserts what is left of the runs so far.
+    pub(crate) fn finish_runs(&self) {
+        let mut gathered = lock::lock(&self.gathered);
+        self.insert_run(std::mem::take(&mut *gathered).records);
+    }
+
+    fn insert_run(&self, run: Vec<Record>) {
         let Some(first) = run.first().cloned() else { return };
         let shared = run.iter().fold(first.key().len(), |shared, record| {
             shared.min(common_prefix(&first.key()[..shared], record.key()))
         });
         let unread = self.registry.visible() == Version::ZERO;
-        let mut limits = self.registry.limits(self.garbage.tombstones_stay());
-        if unread {
-            (limits.horizon, limits.visible) = (Version::MAX, Version::MAX);
-        }
-        let bulk = Bulk { store: self, prefix: &first.key()[..shared], limits, unread };
+        // It cannot be earlier than that now.
+        let newest = run.iter().map(Record::timestamp).max().unwrap_or_default();
+        self.registry.tell_time(newest);
+        let bulk = Bulk { store: self, prefix: &first.key()[..shared], unread };
         self.points.reserve(run.len());
         let keyed = run.into_iter().map(|record| {
             let (head, hash) = (wide_head(&record.key()[shared..]), self.points.hash(record.key()));
@@ -84,8 +121,7 @@ impl Inner {
         for keyed in &mut part {
             keyed.head = wide_head(&keyed.record.key()[shared..]);
         }
-        let limits = self.registry.limits(self.garbage.tombstones_stay());
-        let bulk = Bulk { store: self, prefix: &first.key()[..shared], limits, unread: false };
+        let bulk = Bulk { store: self, prefix: &first.key()[..shared], unread: false };
         bulk.insert(part);
     }
 }
@@ -153,7 +189,9 @@ impl Bulk<'_> {
                     Some(end) => records.partition_point(|keyed| end.is_above(keyed)),
                     None => records.len(),
                 };
-                self.merge_into(leaves, &records[..in_region], &mut points);
+                let rules = lock::read(&self.store.rules);
+                self.merge_into(&rules, leaves, &records[..in_region], &mut points);
+                drop(rules);
                 self.store.points.change_all(&mut points);
                 rest.by_ref().take(in_region).for_each(drop);
             });
@@ -161,7 +199,13 @@ impl Bulk<'_> {
     }
 
     /// Inserts sorted records that all belong to one region.
-    fn merge_into(&self, leaves: &mut Leaves, mut records: &[Keyed], points: &mut Changes) {
+    fn merge_into(
+        &self,
+        rules: &Rules,
+        leaves: &mut Leaves,
+        mut records: &[Keyed],
+        points: &mut Changes,
+    ) {
         let mut warmed = records.len();
         while let Some(first) = records.first() {
             if warmed >= records.len() {
@@ -175,13 +219,15 @@ impl Bulk<'_> {
                 None => records.len(),
             };
             let rows = leaves.leaf_mut(index).len();
-            if rows + in_leaf <= LEAF_ROWS_MAX {
-                self.insert_each(leaves, index, &records[..in_leaf], points);
+            if in_leaf >= MERGED_FROM {
+                self.build_anew(rules, leaves, index, &records[..in_leaf], points);
+            } else if rows + in_leaf <= LEAF_ROWS_MAX {
+                self.insert_each(rules, leaves, index, &records[..in_leaf], points);
             } else if in_leaf < LEAF_ROWS_MAX && rows > 1 {
                 leaves.split(index);
                 continue;
             } else {
-                self.build_anew(leaves, index, &records[..in_leaf], points);
+                self.build_anew(rules, leaves, index, &records[..in_leaf], points);
             }
             records = &records[in_leaf..];
         }
@@ -190,6 +236,7 @@ impl Bulk<'_> {
     /// Inserts records into a leaf that has room for them.
     fn insert_each(
         &self,
+        rules: &Rules,
         leaves: &mut Leaves,
         index: usize,
         records: &[Keyed],
@@ -208,7 +255,7 @@ impl Bulk<'_> {
                 Inserted::Below => {}
                 Inserted::Known => continue,
             }
-            self.prune(leaf, keyed, points);
+            self.prune(rules, leaf, keyed, points);
         }
         if leaf.len() == 0 {
             leaves.join_if_small(index);
@@ -219,6 +266,7 @@ impl Bulk<'_> {
     /// key and version.
     fn build_anew(
         &self,
+        rules: &Rules,
         leaves: &mut Leaves,
         index: usize,
         records: &[Keyed],
@@ -251,25 +299,29 @@ impl Bulk<'_> {
         for keyed in superseding {
             let index = leaves.locate(keyed.record.key());
             let leaf = leaves.leaf_mut(index);
-            self.prune(leaf, keyed, points);
+            self.prune(rules, leaf, keyed, points);
             if leaf.len() == 0 {
                 leaves.join_if_small(index);
             }
         }
     }
 
-    fn prune(&self, leaf: &mut Leaf, keyed: &Keyed, points: &mut Changes) {
+    fn prune(&self, rules: &Rules, leaf: &mut Leaf, keyed: &Keyed, points: &mut Changes) {
         let Ok(row) = leaf.find(keyed.record.key()) else { return };
         let chain = leaf.chain(row);
         if chain.older.is_empty() && !chain.newest.is_tombstone() {
             return;
         }
-        let registry = &self.store.registry;
-        let pruned = leaf.prune(row, &self.limits, |version| {
+        let domain = rules.domain(keyed.record.key());
+        let mut limits = self.store.limits(domain);
+        if self.unread {
+            (limits.horizon, limits.visible) = (Version::MAX, Version::MAX);
+        }
+        let pruned = leaf.prune(row, &limits, |floor| {
             if self.unread {
-                registry.raise_floor(version);
+                domain.raise(floor);
             }
-            self.unread || registry.may_drop_below(version)
+            self.unread || self.store.registry.may_drop(domain, floor)
         });
         if pruned.row_gone {
             points.push(keyed.change(Change::Remove));

@@ -1,6 +1,6 @@
 //! The rule that says which versions of one key are still needed.
 
-use steadfast_core::{Record, Retention, Version};
+use steadfast_core::{Record, Retention, RetentionFloor, Timestamp, Version};
 
 /// Against what versions are judged.
 #[derive(Debug, Clone, Copy)]
@@ -11,25 +11,19 @@ pub(crate) struct Limits {
     pub horizon: Version,
     /// The newest published version. What is above it may still be taken back.
     pub visible: Version,
-    /// Whether a tombstone with nothing below it must stay: something outside of this store
-    /// may still hold what it deletes.
+    /// What time it is at least.
+    pub now: Timestamp,
+    /// A value that expired by then counts as deleted; zero if none does.
+    pub expired_by: Timestamp,
+    /// Whether the newest version must stay although it is deleted or expired: something
+    /// outside of this store may still hold what it hides.
     pub tombstones_stay: bool,
 }
 
 impl Limits {
     /// How many versions of a key are kept at least; `None` if all.
     fn kept_at_least(&self) -> Option<usize> {
-        match self.retention {
-            Retention::KeepLast(n) => Some(usize::try_from(n.get()).unwrap_or(usize::MAX)),
-            // A kind of retention that this layer does not know yet must not lose data.
-            _ => None,
-        }
-    }
-
-    /// Whether reading in the past is bounded by the horizon alone, so that dropping below it
-    /// takes nothing that [`view_at`](crate::UnifiedStore::view_at) still promises.
-    pub(crate) fn horizon_is_the_oldest_readable(&self) -> bool {
-        self.retention == Retention::NEWEST
+        self.retention.kept_at_least().map(|n| usize::try_from(n.get()).unwrap_or(usize::MAX))
     }
 }
 
@@ -41,7 +35,7 @@ pub(crate) struct Chain<'a> {
 }
 
 impl<'a> Chain<'a> {
-    fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.older.len() + 1
     }
 
@@ -68,15 +62,60 @@ impl<'a> Chain<'a> {
         (0..self.count_upto(version)).rev().map(move |index| self.at(index))
     }
 
-    /// The index of the oldest version that is needed: by a reader at the horizon or later,
-    /// or by retention.
+    /// How many of the oldest versions are needed neither by a reader at the horizon or later
+    /// nor by retention: all of them if the newest has expired and nothing is kept below it.
     pub(crate) fn first_needed(self, limits: &Limits) -> usize {
         let Some(kept) = limits.kept_at_least() else { return 0 };
-        let for_readers = self.count_upto(limits.horizon).saturating_sub(1);
+        let expired = self.is_expired(limits);
+        let for_readers = if expired && self.newest.version() <= limits.horizon {
+            self.len()
+        } else {
+            self.count_upto(limits.horizon).saturating_sub(1)
+        };
         if for_readers == 0 {
             return 0;
         }
-        for_readers.min(self.count_upto(limits.visible).saturating_sub(kept))
+        // An expiry counts as a deletion on top.
+        let by_count = self.count_upto(limits.visible) + usize::from(expired);
+        let mut first = for_readers.min(by_count.saturating_sub(kept));
+        if limits.tombstones_stay {
+            first = first.min(self.older.len());
+        }
+        let kept_for = limits.retention.kept_for();
+        if !kept_for.is_zero() {
+            let is_kept =
+                |index: &usize| self.superseded(*index, limits).after(kept_for) > limits.now;
+            first = (0..first).find(is_kept).unwrap_or(first);
+        }
+        first
+    }
+
+    /// Whether the newest version is a value that has expired.
+    fn is_expired(self, limits: &Limits) -> bool {
+        let newest = self.newest;
+        newest.expiry().is_some_and(|expiry| expiry <= limits.expired_by)
+            && newest.version() <= limits.visible
+    }
+
+    /// When a version that is not the newest, or has expired, was superseded.
+    fn superseded(self, index: usize, limits: &Limits) -> Timestamp {
+        let expiry = self.at(index).expiry().unwrap_or(Timestamp::MAX);
+        if index == self.older.len() {
+            return expiry;
+        }
+        let next = self.at(index + 1).timestamp();
+        // With something outside of the store, versions have to go in their order: what is
+        // below a version that went for its expiry would be judged by the one above the gap.
+        if limits.tombstones_stay { next } else { next.min(expiry) }
+    }
+
+    /// Where a reader has to be in order not to miss the oldest `count` versions.
+    pub(crate) fn floor_without(self, count: usize) -> RetentionFloor {
+        if count < self.len() {
+            return RetentionFloor { version: self.at(count).version(), clock: Timestamp::ZERO };
+        }
+        let version = if self.older.is_empty() { Version::ZERO } else { self.newest.version() };
+        RetentionFloor { version, clock: self.newest.expiry().unwrap_or(Timestamp::ZERO) }
     }
 
     /// Whether this is a deletion that nobody needs to see any more.
@@ -143,6 +182,8 @@ mod tests {
                 retention,
                 horizon: Version(horizon),
                 visible: Version(visible),
+                now: Timestamp::ZERO,
+                expired_by: Timestamp::ZERO,
                 tombstones_stay: false,
             };
             let first = chain.at(chain.first_needed(&limits)).version();

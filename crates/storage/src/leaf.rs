@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use steadfast_core::{Record, Version};
+use steadfast_core::{Record, RetentionFloor, Timestamp, Version};
 
 use crate::chain::{Chain, Limits};
 use crate::heads::Heads;
@@ -246,33 +246,41 @@ impl Leaf {
         }
     }
 
-    /// Drops what nobody needs of a row's versions. `may_drop_below` is asked before versions
-    /// superseded by the one it is given are dropped, and may refuse.
+    /// Drops what nobody needs of a row's versions. `may_drop` is asked before, with what readers
+    /// have to be at in order not to miss it, and may refuse.
     pub(crate) fn prune(
         &mut self,
         row: usize,
         limits: &Limits,
-        may_drop_below: impl FnOnce(Version) -> bool,
+        may_drop: impl Fn(RetentionFloor) -> bool,
     ) -> Pruned {
         let mut pruned = Pruned::default();
-        let history = self.history_of(row).ok();
-        if let Some(history) = history {
-            let chain = self.chain(row);
-            let first = chain.first_needed(limits);
-            if first > 0 {
-                let oldest_left = chain.at(first);
-                if !may_drop_below(oldest_left.version()) {
-                    pruned.again_at = Some(oldest_left.clone());
-                    return pruned;
-                }
+        let chain = self.chain(row);
+        let mut first = chain.first_needed(limits);
+        if first == chain.len() && !may_drop(chain.floor_without(first)) {
+            // A view was opened that looks from before the expiry. The next trim may see to it.
+            first = chain.first_needed(&Limits { expired_by: Timestamp::ZERO, ..*limits });
+        }
+        if first > 0 {
+            if !may_drop(chain.floor_without(first)) {
+                pruned.again_at = Some(chain.at(first).clone());
+                return pruned;
+            }
+            let all = first == chain.len();
+            if let Ok(history) = self.history_of(row) {
                 let versions = &mut self.history[history].versions;
-                pruned.dropped = if first == versions.len() {
+                pruned.dropped = if first >= versions.len() {
                     std::mem::take(versions)
                 } else {
                     versions.drain(..first).collect()
                 };
                 pruned.dropped.iter().for_each(|record| self.count_out(record));
                 self.forget_empty_history(Some(history));
+            }
+            if all {
+                pruned.dropped.push(self.remove_row(row));
+                pruned.row_gone = true;
+                return pruned;
             }
         }
         let chain = self.chain(row);

@@ -215,7 +215,7 @@ impl Range {
     }
 
     /// Ends it with an error: rows from beyond the gap would hide that there is one.
-    fn fail(&mut self, error: Error) {
+    pub(crate) fn fail(&mut self, error: Error) {
         self.failed = Some(error);
         self.taken = true;
         self.front.clear();

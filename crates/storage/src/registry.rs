@@ -1,4 +1,4 @@
-//! Which versions are being read at, and what follows from it.
+//! Which versions and times are being read at, and what follows from it.
 //!
 //! The registry holds the one number that makes commits visible, and the open views. Both
 //! together give the horizon: no reader reads below it, so pruning may use it. Numbers change
@@ -8,33 +8,41 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use steadfast_core::{Retention, Version};
+use steadfast_core::{RetentionFloor, Timestamp, Version};
 
 use crate::chain::Limits;
+use crate::rules::{Domain, Rules};
 use crate::{Error, Result, lock};
 
-/// Versions in use.
+/// Versions and times in use.
 #[repr(align(64))]
 pub(crate) struct Registry {
-    retention: Retention,
     /// The newest published version.
     visible: AtomicU64,
     /// The lowest version of an open view, or else what was visible when it was last looked
-    /// at. Never above a version that someone reads at, now or later.
+    /// at. Never above a version that someone reads at, except for what [`Registry::may_drop`]
+    /// has to look for.
     horizon: AtomicU64,
-    /// The highest version by which something dropped had been superseded: readers below it
-    /// would miss that. Only rises; checked against the open views before it does.
-    floor: AtomicU64,
-    views: Mutex<BTreeMap<Version, usize>>,
+    /// The latest time the store was told.
+    clock: AtomicU64,
+    /// What had expired by then counts as deleted.
+    expired_by: AtomicU64,
+    /// The highest clock of a floor: no view's clock stands before it unless it asks for that.
+    clock_floor: AtomicU64,
+    views: Mutex<Views>,
 }
 
+/// How many views are open at a version and with a clock.
+type Views = BTreeMap<(Version, Timestamp), usize>;
+
 impl Registry {
-    pub(crate) fn new(retention: Retention) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            retention,
             visible: AtomicU64::new(0),
             horizon: AtomicU64::new(0),
-            floor: AtomicU64::new(0),
+            clock: AtomicU64::new(0),
+            expired_by: AtomicU64::new(0),
+            clock_floor: AtomicU64::new(0),
             views: Mutex::default(),
         }
     }
@@ -45,17 +53,34 @@ impl Registry {
         Version(self.visible.load(Ordering::Acquire))
     }
 
-    /// No reader reads below this.
+    /// The oldest version that someone reads at.
     #[inline]
     pub(crate) fn horizon(&self) -> Version {
         Version(self.horizon.load(Ordering::Acquire))
     }
 
-    /// What pruning has to respect now.
-    pub(crate) fn limits(&self, tombstones_stay: bool) -> Limits {
-        // The horizon first: read after it, `visible` cannot be below it.
-        let horizon = self.horizon();
-        Limits { retention: self.retention, horizon, visible: self.visible(), tombstones_stay }
+    /// What pruning in a domain has to respect now.
+    pub(crate) fn limits(&self, domain: &Domain, tombstones_stay: bool) -> Limits {
+        // The horizon first: read after it, `visible` cannot be below it. A view below the
+        // floor, which is there for other domains, reads nothing in this one.
+        let horizon = self.horizon().max(domain.floor().version);
+        let [now, expired_by] = [&self.clock, &self.expired_by]
+            .map(|clock| Timestamp::from_micros(clock.load(Ordering::Acquire)));
+        let (visible, retention) = (self.visible(), domain.retention);
+        Limits { retention, horizon, visible, now, expired_by, tombstones_stay }
+    }
+
+    /// Tells the time.
+    pub(crate) fn tell_time(&self, now: Timestamp) {
+        self.clock.fetch_max(now.as_micros(), Ordering::AcqRel);
+    }
+
+    /// Lets what has expired count as deleted, as far as no open view looks from before that.
+    pub(crate) fn let_expire(&self) {
+        let views = lock::lock(&self.views);
+        let oldest = views.keys().map(|(_, now)| now.as_micros()).min().unwrap_or(u64::MAX);
+        let expired_by = self.clock.load(Ordering::Acquire).min(oldest);
+        self.expired_by.fetch_max(expired_by, Ordering::AcqRel);
     }
 
     /// Shows everything up to `version` to readers.
@@ -64,79 +89,89 @@ impl Registry {
         self.move_horizon(&lock::lock(&self.views));
     }
 
-    fn move_horizon(&self, views: &BTreeMap<Version, usize>) {
-        let oldest = views.keys().next().copied().unwrap_or(Version::MAX);
+    fn move_horizon(&self, views: &Views) {
+        let oldest = views.keys().next().map_or(Version::MAX, |(version, _)| *version);
         self.horizon.store(oldest.min(self.visible()).0, Ordering::Release);
     }
 
-    /// Registers a view at the newest published version.
-    pub(crate) fn open(&self) -> Version {
+    /// Registers a view at the newest published version. Its clock stands at `now`, or later if
+    /// something that expired later is dropped already.
+    pub(crate) fn open(&self, now: Timestamp) -> (Version, Timestamp) {
         let mut views = lock::lock(&self.views);
-        let version = self.visible();
-        *views.entry(version).or_default() += 1;
-        version
+        let floor = Timestamp::from_micros(self.clock_floor.load(Ordering::Acquire));
+        let view = (self.visible(), now.max(floor));
+        *views.entry(view).or_default() += 1;
+        view
     }
 
-    /// Registers a view at `version`, if it is published and nothing it needs is gone.
-    pub(crate) fn open_at(&self, version: Version) -> Result<()> {
+    /// Registers a view at `version`, if it is published and something can still be read
+    /// there. Returns whether everything can.
+    pub(crate) fn open_at(&self, rules: &Rules, version: Version, now: Timestamp) -> Result<bool> {
         let mut views = lock::lock(&self.views);
         let newest = self.visible();
         if version > newest {
             return Err(Error::NotYet { asked: version, newest });
         }
-        let oldest = self.oldest_readable();
-        if version < oldest {
+        let readable = rules.all().filter(|domain| domain.is_readable(version, now)).count();
+        if readable == 0 {
+            let oldest = rules.all().map(|domain| self.oldest_readable(domain, now)).min();
+            let oldest = oldest.unwrap_or(newest);
             return Err(Error::HistoryTrimmed { asked: version, oldest });
         }
-        *views.entry(version).or_default() += 1;
+        *views.entry((version, now)).or_default() += 1;
         self.move_horizon(&views);
-        Ok(())
+        Ok(readable == rules.all().count())
     }
 
-    pub(crate) fn oldest_readable(&self) -> Version {
-        let floor = Version(self.floor.load(Ordering::Acquire));
-        if self.limits(false).horizon_is_the_oldest_readable() {
-            return floor.max(self.horizon());
-        }
-        floor
+    /// The oldest version of a domain that a reader whose clock stands at `now` is sure to be
+    /// able to read: if the clock is what is too old, the newest.
+    pub(crate) fn oldest_readable(&self, domain: &Domain, now: Timestamp) -> Version {
+        let floor = domain.floor();
+        if now < floor.clock { self.visible().max(floor.version) } else { floor.version }
     }
 
-    /// Removes a view that was registered at `version`.
-    pub(crate) fn close(&self, version: Version) {
+    /// Removes a view that was registered.
+    pub(crate) fn close(&self, version: Version, now: Timestamp) {
         let mut views = lock::lock(&self.views);
-        let count = views.get_mut(&version).expect("a view is closed once");
+        let count = views.get_mut(&(version, now)).expect("a view is closed once");
         *count -= 1;
         if *count == 0 {
-            views.remove(&version);
+            views.remove(&(version, now));
         }
         self.move_horizon(&views);
     }
 
-    /// Whether what `superseder` superseded may be dropped; no view will be opened below it
-    /// if so.
-    pub(crate) fn may_drop_below(&self, superseder: Version) -> bool {
-        if self.floor.load(Ordering::Acquire) >= superseder.0
-            || self.limits(false).horizon_is_the_oldest_readable()
-        {
+    /// Whether something of `domain` may be dropped that readers below `floor` would miss. If
+    /// so, nobody will read below it.
+    pub(crate) fn may_drop(&self, domain: &Domain, floor: RetentionFloor) -> bool {
+        if domain.floor().max(floor) == domain.floor() {
             return true;
         }
         let views = lock::lock(&self.views);
-        let needed = views.keys().next().is_some_and(|oldest| *oldest < superseder);
+        let needed_at =
+            |(version, now): &(Version, Timestamp)| *version < floor.version || *now < floor.clock;
+        let needed = if floor.clock == Timestamp::ZERO {
+            views.keys().next().is_some_and(needed_at)
+        } else {
+            views.keys().any(needed_at)
+        };
         if !needed {
-            self.floor.fetch_max(superseder.0, Ordering::AcqRel);
+            domain.raise(floor);
+            self.clock_floor.fetch_max(floor.clock.as_micros(), Ordering::AcqRel);
         }
         !needed
     }
 
-    /// Lets no view be opened below `version` from now on. For replay, before anything is
-    /// published: no reader can have seen what it drops.
-    pub(crate) fn raise_floor(&self, version: Version) {
-        self.floor.fetch_max(version.0, Ordering::AcqRel);
+    /// Takes over floors from elsewhere.
+    pub(crate) fn raise_floors(&self, rules: &Rules) {
+        let _views = lock::lock(&self.views);
+        let highest = rules.all().map(|domain| domain.floor().clock.as_micros()).max();
+        self.clock_floor.fetch_max(highest.unwrap_or(0), Ordering::AcqRel);
     }
 
     /// How many views are open, and the version of the oldest.
     pub(crate) fn views(&self) -> (usize, Option<Version>) {
         let views = lock::lock(&self.views);
-        (views.values().sum(), views.keys().next().copied())
+        (views.values().sum(), views.keys().next().map(|(version, _)| *version))
     }
 }

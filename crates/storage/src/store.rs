@@ -6,22 +6,25 @@
 //! fails between the first two is taken back with [`undo`](UnifiedStore::undo). The store
 //! knows neither files nor which version a commit should get.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use steadfast_core::{
     Key, Namespace, NamespaceId, Place, Record, RecordBuilder, ReplayTarget, Retention,
-    SortedTable, Timestamp, Value, Version,
+    RetentionDomain, RetentionFloor, RetentionPolicy, RunId, SortedTable, Timestamp, Value,
+    Version,
 };
 
 use crate::beneath::{Beneath, LoadProgress};
-use crate::chain::Chain;
+use crate::bulk::Gathered;
+use crate::chain::{Chain, Limits};
 use crate::directory::{Directory, Seek};
 use crate::garbage::Garbage;
 use crate::leaf::{Inserted, Pruned};
 use crate::points::{Points, Probe};
 use crate::registry::Registry;
-use crate::{LoadedSection, Result, StoreStats, View, lock};
+use crate::rules::{Domain, Rules};
+use crate::{LoadedSection, Result, StoreStats, Trimmed, View, lock};
 
 /// Keys looked at again for each commit, so that what an old view has piled up is dropped
 /// without stopping anyone.
@@ -45,8 +48,10 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) points: Points,
     pub(crate) beneath: Beneath,
+    pub(crate) rules: RwLock<Rules>,
     pub(crate) registry: Registry,
     pub(crate) garbage: Garbage,
+    pub(crate) gathered: Mutex<Gathered>,
     /// Held by the store's own writes, which choose versions themselves.
     writer: Mutex<()>,
 }
@@ -72,13 +77,15 @@ impl UnifiedStore {
     }
 
     /// An empty store that keeps more history.
-    pub fn with_retention(retention: Retention) -> Self {
+    pub fn with_retention(policy: impl Into<RetentionPolicy>) -> Self {
         let inner = Inner {
             directory: Directory::new(),
             points: Points::new(),
             beneath: Beneath::new(),
-            registry: Registry::new(retention),
+            rules: RwLock::new(Rules::new(&policy.into())),
+            registry: Registry::new(),
             garbage: Garbage::new(),
+            gathered: Mutex::default(),
             writer: Mutex::new(()),
         };
         Self { inner: Arc::new(inner) }
@@ -109,19 +116,70 @@ impl UnifiedStore {
         self.inner.newest_at(key, || self.inner.registry.visible())
     }
 
-    /// A view of what is published now, whose clock stands at `now`.
+    /// A view of what is published now, whose clock stands at `now`, or later if something that
+    /// expired later has been dropped: for a store, time does not run backwards.
     pub fn view(&self, now: Timestamp) -> View {
-        View::new(self.clone(), self.inner.registry.open(), now)
+        let (version, now) = self.inner.registry.open(now);
+        View::new(self.clone(), version, now, true)
     }
 
-    /// A view of what was published at `version`.
+    /// A view of what was published at `version`, whose clock stands at `now`. Where something
+    /// that it would have to show was dropped, its reads fail; everywhere else they do not.
     ///
-    /// Errors: [`HistoryTrimmed`](crate::Error::HistoryTrimmed) if something it would have to
-    /// show was dropped or may be at any moment, [`NotYet`](crate::Error::NotYet) if it is above
+    /// Errors: [`HistoryTrimmed`](crate::Error::HistoryTrimmed) if nothing can be read there any
+    /// more, [`NotYet`](crate::Error::NotYet) if it is above
     /// [`current_version`](Self::current_version).
     pub fn view_at(&self, version: Version, now: Timestamp) -> Result<View> {
-        self.inner.registry.open_at(version)?;
-        Ok(View::new(self.clone(), version, now))
+        let whole = self.inner.registry.open_at(&lock::read(&self.inner.rules), version, now)?;
+        Ok(View::new(self.clone(), version, now, whole))
+    }
+
+    /// Changes what is kept from now on. `namespaces` are those of runs that have a rule now and
+    /// had none; a run that gets a rule begins with the floor of those without one. What was
+    /// dropped before stays dropped, and what is superfluous now goes with later commits and
+    /// [`trim`](Self::trim). To keep more than before, wait until
+    /// [`is_loaded`](Self::is_loaded): the table beneath may have what is older than versions
+    /// dropped above it, and the history of a key would have a gap there.
+    pub fn set_policy(
+        &self,
+        policy: impl Into<RetentionPolicy>,
+        namespaces: impl IntoIterator<Item = (NamespaceId, RunId)>,
+    ) {
+        let (policy, namespaces) = (policy.into(), Vec::from_iter(namespaces));
+        let mut rules = lock::write(&self.inner.rules);
+        *rules = rules.changed(&policy, namespaces);
+    }
+
+    /// Notes a namespace before its first record comes, if its run has a rule of retention.
+    pub fn define_namespace(&self, id: NamespaceId, namespace: &Namespace) {
+        let wanted = lock::read(&self.inner.rules).wants(id, namespace.run());
+        if wanted {
+            lock::write(&self.inner.rules).define(id, namespace.run());
+        }
+    }
+
+    /// Up to where the past is gone, for every domain in which some is.
+    pub fn floors(&self) -> Vec<(RetentionDomain, RetentionFloor)> {
+        let rules = lock::read(&self.inner.rules);
+        let floors = rules.all().map(|domain| (domain.id, domain.floor()));
+        floors.filter(|(_, floor)| *floor != RetentionFloor::default()).collect()
+    }
+
+    /// Takes over the floors of the store that a table or a log comes from, before any view is
+    /// opened.
+    pub fn raise_floors(&self, floors: &[(RetentionDomain, RetentionFloor)]) {
+        let rules = lock::read(&self.inner.rules);
+        rules.raise(floors);
+        self.inner.registry.raise_floors(&rules);
+    }
+
+    /// Drops whatever the rules, the open views and the time `now` allow of about `keys` keys,
+    /// beginning at the key `from`: what commits leave because only time makes it superfluous.
+    /// An expiry counts as a deletion on top of its key; a key goes entirely only when memory
+    /// holds everything. Called in steps, each from the last one's
+    /// [`next`](crate::Trimmed::next).
+    pub fn trim(&self, now: Timestamp, from: &[u8], keys: usize) -> Trimmed {
+        self.inner.trim(now, from, keys)
     }
 
     /// Inserts records that no reader sees until their versions are published.
@@ -138,7 +196,7 @@ impl UnifiedStore {
     /// Drops what published records have made superfluous, as far as no view needs it; the
     /// rest is dropped when the views are. Also looks at a few keys that have waited for that.
     pub fn prune(&self, applied: Applied) {
-        applied.records.iter().for_each(|record| self.inner.prune(record.key()));
+        applied.records.iter().for_each(|record| drop(self.inner.prune(record.key())));
         self.inner.prune_waiting(PRUNE_STEPS_A_COMMIT);
     }
 
@@ -294,17 +352,19 @@ fn tombstone(key: &Key, version: Version, timestamp: Timestamp) -> Record {
 }
 
 impl ReplayTarget for UnifiedStore {
-    /// Takes a run in bulk. What no reader will be able to see is dropped at once: before the
-    /// first [`publish`](UnifiedStore::publish) that is all but the versions that retention
-    /// keeps.
+    /// Takes a run in bulk; before the first [`publish`](UnifiedStore::publish) it may wait for
+    /// more until [`finish`](ReplayTarget::finish). What no reader will be able to see is dropped at once: before
+    /// the first publication that is all but the versions that retention keeps.
     fn apply(&self, run: Vec<Record>) {
         self.inner.apply_run(run);
     }
 
-    /// Does nothing: namespaces are the engine's, which wraps the store for its replay.
-    fn define_namespace(&self, _id: NamespaceId, _namespace: &Namespace) {}
+    fn define_namespace(&self, id: NamespaceId, namespace: &Namespace) {
+        Self::define_namespace(self, id, namespace);
+    }
 
     fn finish(&self, version: Version) {
+        self.inner.finish_runs();
         self.publish(version);
         self.inner.prune_waiting(usize::MAX);
     }
@@ -347,7 +407,13 @@ impl Inner {
 
     /// How many of the oldest versions of a key nobody needs.
     pub(crate) fn first_needed(&self, chain: Chain<'_>) -> usize {
-        chain.first_needed(&self.registry.limits(self.garbage.tombstones_stay()))
+        let rules = lock::read(&self.rules);
+        chain.first_needed(&self.limits(rules.domain(chain.newest.key())))
+    }
+
+    /// What pruning in a domain has to respect now.
+    pub(crate) fn limits(&self, domain: &Domain) -> Limits {
+        self.registry.limits(domain, self.garbage.tombstones_stay())
     }
 
     /// Inserts a record. Returns whether there may be something to prune when it is published.
@@ -380,18 +446,21 @@ impl Inner {
         });
     }
 
-    /// Drops what nobody needs of a key's versions.
-    fn prune(&self, key: &[u8]) {
+    /// Drops what nobody needs of a key's versions, and returns it.
+    pub(crate) fn prune(&self, key: &[u8]) -> Vec<Record> {
         let pruned = self.directory.thin(key, |leaf| {
             let Ok(row) = leaf.find(key) else { return Pruned::default() };
-            let limits = self.registry.limits(self.garbage.tombstones_stay());
-            let pruned = leaf.prune(row, &limits, |version| self.registry.may_drop_below(version));
+            let rules = lock::read(&self.rules);
+            let domain = rules.domain(key);
+            let limits = self.limits(domain);
+            let pruned = leaf.prune(row, &limits, |floor| self.registry.may_drop(domain, floor));
             if pruned.row_gone {
                 self.points.remove(key);
             }
             pruned
         });
         self.look_again(pruned.again_at, pruned.stayed);
+        pruned.dropped
     }
 
     /// Notes what pruning had to leave.
@@ -409,8 +478,8 @@ impl Inner {
     }
 
     /// Ends a view.
-    pub(crate) fn close_view(&self, version: Version) {
-        self.registry.close(version);
+    pub(crate) fn close_view(&self, version: Version, now: Timestamp) {
+        self.registry.close(version, now);
         self.prune_waiting(PRUNE_STEPS_A_VIEW);
     }
 }

@@ -1,13 +1,14 @@
 //! A stable point to read at.
 
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use steadfast_core::{Record, Timestamp, Version, prefix_end};
 
 use crate::merge::Select;
 use crate::range::Range;
-use crate::{Result, UnifiedStore};
+use crate::rules::Domain;
+use crate::{Error, Result, UnifiedStore, lock};
 
 /// What the store showed at one version, with a clock that stands still.
 ///
@@ -18,23 +19,51 @@ pub struct View {
     held: Arc<Held>,
 }
 
-/// The registration of a version, ended when the last clone of its view is dropped.
+/// The registration of a version and a clock, ended when the last clone of its view is dropped.
 struct Held {
     store: UnifiedStore,
     version: Version,
     now: Timestamp,
+    /// Whether everything can be read here. While the view is open, that does not change.
+    whole: bool,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.store.inner.close_view(self.version);
+        self.store.inner.close_view(self.version, self.now);
     }
 }
 
 impl View {
-    /// At a version that is registered already.
-    pub(crate) fn new(store: UnifiedStore, version: Version, now: Timestamp) -> Self {
-        Self { held: Arc::new(Held { store, version, now }) }
+    /// At a version and with a clock that are registered already.
+    pub(crate) fn new(store: UnifiedStore, version: Version, now: Timestamp, whole: bool) -> Self {
+        Self { held: Arc::new(Held { store, version, now, whole }) }
+    }
+
+    /// Refuses to read where something that should be seen may be gone.
+    fn check(&self, domain: &Domain) -> Result<()> {
+        if domain.is_readable(self.version(), self.now()) {
+            return Ok(());
+        }
+        let oldest = self.store().inner.registry.oldest_readable(domain, self.now());
+        Err(Error::HistoryTrimmed { asked: self.version(), oldest })
+    }
+
+    fn range_of(&self, select: Select, lower: Bound<Vec<u8>>, upper: Bound<Vec<u8>>) -> Range {
+        let mut checked = Ok(());
+        if !self.held.whole {
+            let rules = lock::read(&self.store().inner.rules);
+            rules.for_each_within(&lower, &upper, |domain| {
+                if checked.is_ok() {
+                    checked = self.check(domain);
+                }
+            });
+        }
+        let mut range = Range::new(self.clone(), select, lower, upper);
+        if let Err(error) = checked {
+            range.fail(error);
+        }
+        range
     }
 
     /// The newest version it shows.
@@ -52,7 +81,14 @@ impl View {
     }
 
     /// The value of a key, if it has one that is neither deleted nor expired.
+    ///
+    /// Errors, as of every read: [`HistoryTrimmed`](Error::HistoryTrimmed) if what it should see
+    /// may be gone, which happens only to views that were opened in the past;
+    /// [`Table`](Error::Table) if it needs a piece of the table beneath that cannot be read.
     pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
+        if !self.held.whole {
+            self.check(lock::read(&self.store().inner.rules).domain(key))?;
+        }
         let newest = self.store().inner.newest_at(key, || self.version())?;
         Ok(newest.filter(|record| record.is_live(self.now())))
     }
@@ -60,7 +96,7 @@ impl View {
     /// The live values of the keys within `bounds`, in key order from either end.
     pub fn range(&self, bounds: impl RangeBounds<Vec<u8>>) -> Range {
         let (lower, upper) = (bounds.start_bound().cloned(), bounds.end_bound().cloned());
-        Range::new(self.clone(), Select::Live, lower, upper)
+        self.range_of(Select::Live, lower, upper)
     }
 
     /// The live values of the keys that begin with `prefix`, in key order from either end.
@@ -83,7 +119,7 @@ impl View {
     /// the other way round.)
     pub fn range_versions(&self, bounds: impl RangeBounds<Vec<u8>>) -> Range {
         let (lower, upper) = (bounds.start_bound().cloned(), bounds.end_bound().cloned());
-        Range::new(self.clone(), Select::Versions, lower, upper)
+        self.range_of(Select::Versions, lower, upper)
     }
 }
 

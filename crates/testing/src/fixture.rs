@@ -59,7 +59,8 @@ impl Fixture {
     pub fn new(config: DatabaseConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Without threads nothing happens while `killed` copies the files.
-        let builder = Database::builder(dir.path().join("db")).config(config.clone()).without_threads();
+        let builder =
+            Database::builder(dir.path().join("db")).config(config.clone()).without_threads();
         let db = builder.create().unwrap();
         Self { dir, config, db, models: vec![ReferenceModel::new()] }
     }

@@ -2,7 +2,9 @@
 #![doc = include_str!("FORMAT.md")]
 
 use steadfast_core::codec::Cursor;
-use steadfast_core::limits::{MANIFEST_BYTES_MAX, SEGMENT_NUMBER_MAX, SNAPSHOT_NUMBER_MAX, VERSION_MAX};
+use steadfast_core::limits::{
+    MANIFEST_BYTES_MAX, SEGMENT_NUMBER_MAX, SNAPSHOT_NUMBER_MAX, VERSION_MAX,
+};
 use steadfast_core::{RetentionPolicy, Timestamp, Version};
 
 use crate::disk::{Access, Disk, read_exact_at};
@@ -241,9 +243,9 @@ impl Manifest {
         if oldest_segment > newest_segment || (oldest_segment == 0) != (newest_segment == 0) {
             return Err(cursor.malformed("segments out of order"));
         }
-        let in_order = snapshots.windows(2).all(|pair| {
-            pair[0].number < pair[1].number && pair[0].version <= pair[1].version
-        });
+        let in_order = snapshots
+            .windows(2)
+            .all(|pair| pair[0].number < pair[1].number && pair[0].version <= pair[1].version);
         let possible = |snapshot: &LiveSnapshot| {
             (1..=SNAPSHOT_NUMBER_MAX).contains(&snapshot.number)
                 && snapshot.version <= floor.version

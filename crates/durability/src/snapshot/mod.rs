@@ -24,7 +24,9 @@ pub use piece::Compression;
 pub use reader::{Snapshot, SnapshotLayout};
 pub use salvage::{Loss, Salvaged, salvage_rows};
 pub use verify::SnapshotCheck;
-pub use writer::{SnapshotOptions, SnapshotWriter, write_snapshot};
+pub use writer::{
+    SnapshotFile, SnapshotOptions, SnapshotWriter, write_snapshot, write_snapshot_at,
+};
 
 /// What names a snapshot and sums it up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use super::footer::{FOOTER_BYTES, Footer, HEADER_BYTES, Header};
 use super::index::{BlockEntry, SectionEntry, decode_section_index, decode_top_index};
 use super::meta::SnapshotMeta;
 use super::piece::{Checked, PIECE_HEADER_BYTES, PieceKind, Sealed, Seed, open_piece};
+use super::writer::SnapshotFile;
 use crate::disk::{Access, Disk, DiskFile, read_exact_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
@@ -90,9 +91,14 @@ impl SnapshotLayout {
 impl Snapshot {
     /// Opens a snapshot: reads its footer, its meta block and where its sections begin.
     pub fn open(disk: &dyn Disk, layout: &Layout, number: u64, database: [u8; 16]) -> Result<Self> {
-        let label = Layout::snapshot_label(number);
+        Self::open_at(disk, &SnapshotFile::of(layout, number), database)
+    }
+
+    /// As [`Snapshot::open`], from any file.
+    fn open_at(disk: &dyn Disk, place: &SnapshotFile, database: [u8; 16]) -> Result<Self> {
+        let (number, label) = (place.number, place.label.clone());
         let corrupt = |offset, kind| Error::Corrupt { file: label.clone(), offset, kind };
-        let file = match disk.open(&layout.snapshot(number), Access::Read) {
+        let file = match disk.open(&place.path, Access::Read) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(corrupt(0, CorruptionKind::Missing));
             }
@@ -496,15 +502,18 @@ impl Snapshot {
     }
 
     /// Opens a snapshot of whatever database its header names: for a directory that has no
-    /// MANIFEST to say which one it should be.
-    pub fn open_any(disk: &dyn Disk, layout: &Layout, number: u64) -> Result<Self> {
-        let label = Layout::snapshot_label(number);
-        let file = disk.open(&layout.snapshot(number), Access::Read).at(&label, "open")?;
+    /// MANIFEST to say which one it should be, or a file outside of any.
+    pub fn open_any(disk: &dyn Disk, place: &SnapshotFile) -> Result<Self> {
+        let label = &place.label;
+        let file = disk.open(&place.path, Access::Read).at(label, "open")?;
         let mut header = [0; HEADER_BYTES];
-        let read = file.read_at(0, &mut header).at(&label, "read")?;
+        let read = file.read_at(0, &mut header).at(label, "read")?;
         match Header::database_of(&header[..read]) {
-            Some(database) => Self::open(disk, layout, number, database),
-            None => Err(Error::Corrupt { file: label, offset: 0, kind: CorruptionKind::BadHeader }),
+            Some(database) => Self::open_at(disk, place, database),
+            None => {
+                let (file, kind) = (label.clone(), CorruptionKind::BadHeader);
+                Err(Error::Corrupt { file, offset: 0, kind })
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Writes a snapshot, front to back, a section at a time.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
@@ -37,6 +38,46 @@ pub struct SnapshotOptions {
     pub compression: Compression,
 }
 
+/// Where the file of a snapshot lies.
+#[derive(Debug, Clone)]
+pub struct SnapshotFile {
+    pub(super) path: PathBuf,
+    /// For messages.
+    pub(super) label: String,
+    pub(super) number: u64,
+    /// What has to be synced for the name to last, with labels.
+    directories: Vec<(PathBuf, String)>,
+}
+
+impl SnapshotFile {
+    /// The snapshot `number` of a database.
+    pub fn of(layout: &Layout, number: u64) -> Self {
+        Self {
+            path: layout.snapshot(number),
+            label: Layout::snapshot_label(number),
+            number,
+            directories: vec![
+                (layout.snapshots(), "SNAPSHOTS".into()),
+                (layout.root().to_owned(), ".".into()),
+            ],
+        }
+    }
+
+    /// A file of its own, outside of any database.
+    pub fn alone(path: &Path) -> Self {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        Self {
+            path: path.to_owned(),
+            label: path.display().to_string(),
+            number: 1,
+            directories: vec![(directory.clone(), directory.display().to_string())],
+        }
+    }
+}
+
 /// Writes a snapshot.
 ///
 /// Rows come in order: by key, and the versions of a key newest first. The file has its final
@@ -45,9 +86,8 @@ pub struct SnapshotOptions {
 #[derive(Debug)]
 pub struct SnapshotWriter {
     disk: Arc<dyn Disk>,
-    layout: Layout,
+    place: SnapshotFile,
     database: [u8; 16],
-    number: u64,
     options: SnapshotOptions,
     out: Output,
     sealer: Sealer,
@@ -99,25 +139,33 @@ impl SnapshotWriter {
         options: SnapshotOptions,
     ) -> Result<Self> {
         assert!((1..=SNAPSHOT_NUMBER_MAX).contains(&number), "snapshots are numbered from 1");
-        let label = Layout::snapshot_label(number);
         disk.create_dir(&layout.snapshots()).at("SNAPSHOTS", "create the directory")?;
-        let path = layout.snapshot(number);
-        match disk.remove(&path) {
+        Self::create_at(disk, SnapshotFile::of(layout, number), database, options)
+    }
+
+    /// Begins a snapshot in any file. One that is there is replaced.
+    pub fn create_at(
+        disk: Arc<dyn Disk>,
+        place: SnapshotFile,
+        database: [u8; 16],
+        options: SnapshotOptions,
+    ) -> Result<Self> {
+        let (number, path, label) = (place.number, &place.path, place.label.clone());
+        match disk.remove(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).at(label, "remove what was left of");
             }
             _ => {}
         }
-        let file = disk.create(&path, Access::Write).at(&label, "create")?;
+        let file = disk.create(path, Access::Write).at(&label, "create")?;
         let seed = Seed::new(&database, number);
         let header = Header { database, number, compression: options.compression.number() };
         let mut out = Output::new(file, label);
         out.buffer.extend_from_slice(&header.encode());
         Ok(Self {
             disk,
-            layout: layout.clone(),
+            place,
             database,
-            number,
             options,
             sealer: Sealer::new(seed, options.compression),
             out,
@@ -260,7 +308,7 @@ impl SnapshotWriter {
         let top = self.append(PieceKind::TopIndex, &encode_top_index(&self.sections));
         let footer = Footer {
             database: self.database,
-            number: self.number,
+            number: self.place.number,
             version: meta.version.0,
             rows: self.total.rows,
             payload_bytes: self.total.payload_bytes,
@@ -282,16 +330,17 @@ impl SnapshotWriter {
 
     /// Without this the file may be gone after a power cut, or the directory it lies in.
     fn sync_names(&self) -> Result<()> {
-        self.disk.sync_dir(&self.layout.snapshots()).at("SNAPSHOTS", "sync the directory")?;
-        self.disk.sync_dir(self.layout.root()).at(".", "sync the directory")
+        let sync = |(path, label): &(PathBuf, String)| {
+            self.disk.sync_dir(path).at(label, "sync the directory")
+        };
+        self.place.directories.iter().try_for_each(sync)
     }
 
     /// Gives up and removes the file.
     pub fn discard(self) -> Result<()> {
-        let Self { disk, layout, number, out, .. } = self;
-        let label = out.label.clone();
+        let Self { disk, place, out, .. } = self;
         drop(out);
-        disk.remove(&layout.snapshot(number)).at(label, "remove")
+        disk.remove(&place.path).at(place.label, "remove")
     }
 }
 
@@ -309,7 +358,26 @@ pub fn write_snapshot<E: From<Error>>(
     rows: impl IntoIterator<Item = std::result::Result<Record, E>>,
     rest: impl FnOnce() -> std::result::Result<(SnapshotMeta, Vec<u8>), E>,
 ) -> std::result::Result<SnapshotInfo, E> {
-    let writer = SnapshotWriter::create(disk, layout, number, database, options)?;
+    write_rows(SnapshotWriter::create(disk, layout, number, database, options)?, rows, rest)
+}
+
+/// As [`write_snapshot`], into any file.
+pub fn write_snapshot_at<E: From<Error>>(
+    disk: Arc<dyn Disk>,
+    place: SnapshotFile,
+    database: [u8; 16],
+    options: SnapshotOptions,
+    rows: impl IntoIterator<Item = std::result::Result<Record, E>>,
+    rest: impl FnOnce() -> std::result::Result<(SnapshotMeta, Vec<u8>), E>,
+) -> std::result::Result<SnapshotInfo, E> {
+    write_rows(SnapshotWriter::create_at(disk, place, database, options)?, rows, rest)
+}
+
+fn write_rows<E: From<Error>>(
+    writer: SnapshotWriter,
+    rows: impl IntoIterator<Item = std::result::Result<Record, E>>,
+    rest: impl FnOnce() -> std::result::Result<(SnapshotMeta, Vec<u8>), E>,
+) -> std::result::Result<SnapshotInfo, E> {
     let (writer, written) = std::thread::scope(|scope| {
         // Owned in here, so that a panic drops it, and the thread ends, before it is waited for.
         let mut writer = writer;

@@ -9,6 +9,9 @@
 //!   of a commit is written, and the log goes on when there is space again.
 //! - After a failed write the log continues behind the last good group, in a new segment.
 //! - After a failed sync nothing is written any more: the writer is poisoned.
+//! - What a sync in the background covered is promised once the writer was told of it: the
+//!   bytes that the log had when the sync was asked for, and segments before that one are
+//!   durable already.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +19,10 @@ use std::sync::Arc;
 use steadfast_core::limits::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
 use steadfast_core::{Entropy, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version};
 
+use crate::compaction::Needed;
 use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile};
 use crate::error::{Error, IoContext, Result};
 use crate::layout::Layout;
-use crate::compaction::Needed;
 use crate::manifest::{EpochStart, Floor, LiveSnapshot, Manifest};
 use crate::wal::frame::{Frame, encode_definitions};
 use crate::wal::group::{
@@ -28,9 +31,19 @@ use crate::wal::group::{
 };
 use crate::wal::segment::{Epoch, HEADER_BYTES, Origin, SegmentHeader};
 
+mod syncing;
+
+pub use syncing::{SyncRequest, Synced};
+
+use syncing::Syncing;
+
 /// Size of the first segment of an epoch; each further one is twice as large, up to the
 /// configured limit, so that a small database has a small log.
 pub(crate) const FIRST_SEGMENT_BYTES: u64 = 256 << 10;
+
+/// A sync in the background is due when so many bytes wait for one: few enough that the sync
+/// at the end of a segment finds little left, so many that a commit seldom meets one.
+const SYNC_BYTES: u64 = 2 << 20;
 
 /// Versions reserved with a segment, by its size: no frame is shorter than this many bytes,
 /// so a segment cannot use up what its header reserved.
@@ -204,6 +217,7 @@ struct Active {
     header: SegmentHeader,
     seed: ChecksumSeed,
     file: Arc<dyn DiskFile>,
+    syncing: Arc<Syncing>,
     bytes: u64,
     /// Nothing may follow in this segment: it is sealed, or a write behind its last good
     /// group failed.
@@ -223,6 +237,8 @@ pub struct WalWriter {
     spare: Option<SpareSegment>,
     /// The last segment that [`WalWriter::wants_spare`] asked for.
     spare_requested: u64,
+    /// The end of the log when [`WalWriter::wants_sync`] last asked for a sync.
+    sync_requested: u64,
     builder: GroupBuilder,
     /// Room to encode namespace definitions in, kept from append to append.
     definitions: Vec<u8>,
@@ -284,6 +300,7 @@ impl WalWriter {
             active: None,
             spare: None,
             spare_requested: 0,
+            sync_requested: resume.position,
             builder: GroupBuilder::default(),
             definitions: Vec::new(),
             position: resume.position,
@@ -423,8 +440,7 @@ impl WalWriter {
     }
 
     fn is_logged(&self, id: NamespaceId) -> bool {
-        id == NamespaceId::SYSTEM
-            || self.logged.get(id.0 as usize).is_some_and(Option::is_some)
+        id == NamespaceId::SYSTEM || self.logged.get(id.0 as usize).is_some_and(Option::is_some)
     }
 
     fn mark_logged(&mut self, id: NamespaceId, version: Version) {
@@ -542,14 +558,44 @@ impl WalWriter {
         self.check_poisoned()?;
         if self.durable_upto < self.position {
             let active = self.active.as_ref().expect("what is not durable lies in a segment");
-            let upto = self.position;
-            if let Err(error) = active.file.sync_data() {
-                let label = Layout::segment_label(active.header.number);
-                return Err(self.poison(format!("{label}: sync: {error}")));
-            }
-            self.durable_upto = upto;
+            let synced = active.syncing.sync(self.position);
+            self.note_durable(self.position, synced)?;
         }
         Ok(())
+    }
+
+    /// A sync of the active segment that should be run in the background now, if so much is
+    /// not durable that whoever ends the segment would wait for long. Asked for once.
+    pub fn wants_sync(&mut self) -> Option<SyncRequest> {
+        let active = self.active.as_ref()?;
+        let waiting = self.position - self.durable_upto.max(self.sync_requested);
+        // In a small segment, so that there too most is durable before its end.
+        if waiting < SYNC_BYTES.min(active.bytes / 8) {
+            return None;
+        }
+        self.sync_requested = self.position;
+        let (upto, newest) = (self.position, self.last.0);
+        Some(SyncRequest { syncing: active.syncing.clone(), upto, newest })
+    }
+
+    /// Takes note of what came of a sync in the background: the newest version that it made
+    /// durable, or that nothing may be written any more.
+    pub fn note_synced(&mut self, synced: Synced) -> Result<Version> {
+        self.check_poisoned()?;
+        self.note_durable(synced.upto, synced.result)?;
+        Ok(synced.newest)
+    }
+
+    fn note_durable(&mut self, upto: u64, synced: Result<()>) -> Result<()> {
+        match synced {
+            Ok(()) => {
+                // A later sync may have been noted before an earlier one.
+                self.durable_upto = self.durable_upto.max(upto);
+                Ok(())
+            }
+            Err(Error::Poisoned { reason }) => Err(self.poison(reason)),
+            Err(error) => Err(self.poison(error.to_string())),
+        }
     }
 
     /// Writes the promise of the last group into the log if nothing behind it carries it yet.
@@ -701,11 +747,6 @@ impl WalWriter {
         Ok(())
     }
 
-    /// Writes the MANIFEST as it is known, because something in it was changed.
-    pub fn write_manifest(&mut self) -> Result<()> {
-        self.replace_manifest(self.manifest.clone())
-    }
-
     /// Changes how much history is kept.
     pub fn set_retention(&mut self, retention: RetentionPolicy) -> Result<()> {
         self.replace_manifest(Manifest { retention, ..self.manifest.clone() })
@@ -744,10 +785,13 @@ impl WalWriter {
         self.next_snapshot.max(newest + 1)
     }
 
-    /// Forgets a snapshot that turned out to be damaged, so that the next one is not taken to
-    /// stand on it. The MANIFEST says so when it is next written.
+    /// Forgets a snapshot that turned out to be damaged, if there is an older one: the next is
+    /// not taken to stand on it, and an opening until then begins with the older one. The
+    /// MANIFEST says so when it is next written.
     pub fn distrust_snapshot(&mut self, number: u64) {
-        self.manifest.snapshots.retain(|snapshot| snapshot.number != number);
+        if self.manifest.snapshots.len() > 1 {
+            self.manifest.snapshots.retain(|snapshot| snapshot.number != number);
+        }
         self.next_snapshot = self.next_snapshot.max(number + 1);
     }
 
@@ -904,7 +948,8 @@ impl WalWriter {
         }
         // A full disk may have left recovery without room for so much as a seal.
         let closed = header.offset_of(self.position) + self.reserve() > bytes;
-        self.active = Some(Active { seed, header, file, bytes, closed });
+        let syncing = Arc::new(Syncing::new(file.clone(), header.number));
+        self.active = Some(Active { seed, header, file, syncing, bytes, closed });
     }
 
     /// The file for the next segment, `needed` bytes at the least: the one prepared, or one

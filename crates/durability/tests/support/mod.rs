@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use steadfast_core::{
-    Entropy, Key, Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Timestamp, TypeTag,
-    Value, Version, WriteSet,
+    Entropy, Key, Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Timestamp,
+    TypeTag, Value, Version, WriteSet,
 };
 use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;

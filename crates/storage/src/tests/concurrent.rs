@@ -49,8 +49,9 @@ fn what_is_written_together_is_read_together() {
             let rows: Vec<_> = view.range(..).map(Result::unwrap).collect();
             assert_eq!(rows, [left.clone(), right]);
             let past = Version(view.version().0.saturating_sub(1));
-            if let Ok(past) = store.view_at(past, NOW) {
-                let left = past.get(b"left").unwrap().map(|record| record.version());
+            let past = store.view_at(past, NOW).unwrap();
+            if let Ok(left) = past.get(b"left") {
+                let left = left.map(|record| record.version());
                 assert_eq!(left, Some(past.version()).filter(|past| *past > Version::ZERO));
             }
             assert!(left.version() <= view.version());

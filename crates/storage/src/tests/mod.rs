@@ -5,6 +5,7 @@ mod concurrent;
 mod history;
 mod model;
 mod replay;
+mod retention;
 mod table;
 
 use std::num::NonZeroU32;
@@ -51,6 +52,19 @@ fn value_of(record: Option<Record>) -> Option<Vec<u8>> {
 
 fn latest(store: &UnifiedStore, key: &[u8]) -> Option<Vec<u8>> {
     value_of(store.get_latest(key, NOW).unwrap())
+}
+
+/// A read of `key` below `oldest` fails; from there on it does not.
+fn assert_trimmed_below(store: &UnifiedStore, key: &[u8], oldest: u64) {
+    for asked in 0..=store.current_version().0 {
+        let read = store.view_at(Version(asked), NOW).and_then(|view| view.get(key));
+        if asked < oldest {
+            let (asked, oldest) = (Version(asked), Version(oldest));
+            assert_eq!(read.unwrap_err(), crate::Error::HistoryTrimmed { asked, oldest });
+        } else {
+            assert!(read.is_ok());
+        }
+    }
 }
 
 /// Every key with its versions, oldest first.

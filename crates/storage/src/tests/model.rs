@@ -224,10 +224,10 @@ fn store_over(
     if before == Before::Nothing {
         return (store, model, version, table);
     }
-    let floor = store.inner.registry.oldest_readable();
+    let floors = store.floors();
     let store = UnifiedStore::with_retention(retention);
     store.attach_table(table.clone());
-    store.inner.registry.raise_floor(floor);
+    store.raise_floors(&floors);
     store.publish(Version(version));
     if before == Before::Loaded {
         let mut order: Vec<_> = (0..table.sections()).collect();
@@ -280,7 +280,8 @@ fn run(first: &[Step], steps: Vec<Step>, retention: Retention, before: Before) {
             Step::ViewAt { back, now } => {
                 let newest = store.current_version();
                 let asked = Version(newest.0.saturating_sub(back));
-                match store.view_at(asked, Timestamp::from_micros(now)) {
+                let view = store.view_at(asked, Timestamp::from_micros(now)).unwrap();
+                match view.get(b"any key").map(|_| view) {
                     Ok(view) => {
                         check_view(&model, &view, (Bound::Unbounded, Bound::Unbounded));
                         views.push(view);

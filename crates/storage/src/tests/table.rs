@@ -11,13 +11,21 @@ use super::*;
 use crate::Error;
 
 /// A sorted table of blocks of a few keys, and sections of a few blocks.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct FakeTable {
     blocks: Vec<Vec<Record>>,
     /// The first block of each section.
     sections: Vec<usize>,
     broken: Mutex<BTreeSet<usize>>,
     slices_read: AtomicUsize,
+    /// What happens while the next slice is read.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for FakeTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FakeTable({} blocks)", self.blocks.len())
+    }
 }
 
 impl FakeTable {
@@ -83,6 +91,8 @@ impl SortedTable for FakeTable {
             }
         };
         self.slices_read.fetch_add(1, Ordering::Relaxed);
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|happen| happen());
         let rows = self.block(block)?.to_vec();
         let low = if block == 0 { Vec::new() } else { rows[0].key().to_vec() };
         let high = self.blocks.get(block + 1).map(|next| next[0].key().to_vec());
@@ -195,20 +205,7 @@ fn a_superseded_row_is_dropped_as_it_is_loaded() {
     load_all(&store, &table);
     assert_eq!(store.view(NOW).versions(&key(7)).unwrap().len(), 2);
     assert_eq!(store.stats().versions, 21);
-    assert_below_is_trimmed(&store, &key(7), 2);
-}
-
-/// A read of `key` below `oldest` fails; from there on it does not.
-fn assert_below_is_trimmed(store: &UnifiedStore, key: &[u8], oldest: u64) {
-    for asked in 0..=store.current_version().0 {
-        let read = store.view_at(Version(asked), NOW).and_then(|view| view.get(key));
-        if asked < oldest {
-            let (asked, oldest) = (Version(asked), Version(oldest));
-            assert_eq!(read.unwrap_err(), Error::HistoryTrimmed { asked, oldest });
-        } else {
-            assert!(read.is_ok());
-        }
-    }
+    assert_trimmed_below(&store, &key(7), 2);
 }
 
 #[test]
@@ -260,6 +257,56 @@ fn a_section_that_cannot_be_read_stays_beneath_until_its_rows_are_supplied() {
     assert!(store.is_loaded());
     assert_eq!(store.view(NOW).range(..).map(Result::unwrap).count(), 60);
     check_indexes(&store);
+}
+
+#[test]
+fn what_is_loaded_is_not_asked_of_the_table() {
+    let table = table_of(60);
+    let store = store_over(&table, Retention::NEWEST);
+    store.load_section(0).unwrap();
+    table.break_block(0);
+    assert!(store.get_latest(b"key", NOW).unwrap().is_none());
+    assert!(store.get_latest(&key(1), NOW).unwrap().is_some());
+    assert_eq!(store.view(NOW).range(..key(6)).map(Result::unwrap).count(), 6);
+}
+
+#[test]
+fn a_scan_believes_memory_once_the_slice_it_has_read_is_loaded() {
+    for backward in [false, true] {
+        let table = table_of(6);
+        let store = store_over(&table, Retention::NEWEST);
+        // One in the first block, one in the last.
+        commit(&store, &[delete_at(&key(1), 2), delete_at(&key(4), 2)]);
+        let view = store.view(NOW);
+        *table.meanwhile.lock().unwrap() = Some(Box::new({
+            let (store, table) = (store.clone(), table.clone());
+            move || load_all(&store, &table)
+        }));
+        let range = view.range(..).map(Result::unwrap);
+        let rows: Vec<_> = if backward { range.rev().collect() } else { range.collect() };
+        assert_eq!(store.stats().versions, 4, "the tombstones are gone");
+        assert_eq!(rows.len(), 4);
+    }
+}
+
+#[test]
+fn the_versions_of_a_key_come_in_together() {
+    let versions = |number| (1..=20).map(|v| put_at(&key(number), v, b"v")).collect();
+    for _ in 0..20 {
+        let table = FakeTable::new((0..50).map(versions), 10, 5);
+        let store = UnifiedStore::with_retention(Retention::KeepAll);
+        store.attach_table(table.clone());
+        store.publish(Version(20));
+        std::thread::scope(|scope| {
+            scope.spawn(|| load_all(&store, &table));
+            while !store.is_loaded() {
+                for number in 0..50 {
+                    let newest = store.get_latest(&key(number), NOW).unwrap().unwrap();
+                    assert_eq!(newest.version(), Version(20));
+                }
+            }
+        });
+    }
 }
 
 proptest! {
@@ -316,7 +363,9 @@ proptest! {
 #[test]
 fn views_are_stable_while_two_threads_load_and_one_commits() {
     for round in 0..if cfg!(debug_assertions) { 10 } else { 100 } {
-        let table = table_of(600);
+        let size = if round % 2 == 0 { (3, 2) } else { (30, 10) };
+        let rows = (0..600).map(|i| vec![put_at(&key(i), 1, b"table")]);
+        let table = FakeTable::new(rows, size.0, size.1);
         let store = store_over(&table, Retention::NEWEST);
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {

@@ -1,0 +1,180 @@
+//! One run as one file: a sorted table of its own, checked block by block, that any database
+//! can take in.
+//!
+//! It holds the newest values of one point in history; versions are a database's own, so the
+//! run gets new ones where it is imported.
+
+use std::path::Path;
+
+use steadfast_core::{
+    Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end,
+};
+use steadfast_durability::disk::EntryKind;
+use steadfast_durability::snapshot::{
+    Snapshot, SnapshotFile, SnapshotMeta, SnapshotOptions, write_snapshot_at,
+};
+use steadfast_durability::wal::writer::NamespaceLookup;
+
+use crate::commit::Submission;
+use crate::copy::CopyInfo;
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::runs::{Run, decode_info, index_key};
+use crate::view::View;
+
+/// Encoded bytes of one transaction of an import, at the most, give or take one row.
+const IMPORT_BYTES: usize = 4 << 20;
+
+impl Database {
+    /// Writes what `view` shows of `run` into the file `path`, which must not exist. The file is
+    /// durable, and was read back, when this returns; one that was not finished is refused when
+    /// it is imported.
+    ///
+    /// # Errors
+    ///
+    /// Kind `NotFound` if there is no such run; `Invalid` if the file exists; `Io`.
+    pub fn export_run(&self, run: Run, path: impl AsRef<Path>) -> Result<CopyInfo> {
+        self.export_run_at(&self.view()?, run, path.as_ref())
+    }
+
+    fn export_run_at(&self, view: &View, run: Run, path: &Path) -> Result<CopyInfo> {
+        let started = std::time::Instant::now();
+        let files = self.upkeep().files()?;
+        self.check_vacant(path)?;
+        let info = view.list_runs()?.into_iter().find(|info| info.run == run);
+        let info = info.ok_or_else(|| Error::NotFound(format!("there is no run {}", run.id())))?;
+        let entry = view.inner.get(index_key(&info.name)?.as_bytes())?;
+        let first = run.namespace.0.to_be_bytes().to_vec();
+        let rows = match prefix_end(&first) {
+            Some(end) => view.inner.range(first..end),
+            None => view.inner.range(first..),
+        };
+        let rows = entry.into_iter().map(Ok).chain(rows).map(|row| Ok(row?));
+        let manifest = self.upkeep().manifest()?;
+        let (version, timestamp) = (view.version(), self.upkeep().time_of(view.version())?);
+        let namespace = self.namespaces().namespace(run.namespace);
+        let rest = || {
+            let meta = SnapshotMeta {
+                version,
+                timestamp,
+                created: self.now(),
+                namespaces: namespace.into_iter().map(|ns| (run.namespace, ns)).collect(),
+                floors: Vec::new(),
+            };
+            Ok::<_, Error>((meta, Vec::new()))
+        };
+        let options = SnapshotOptions { compression: files.compression };
+        let (disk, place) = (files.disk.clone(), SnapshotFile::alone(path));
+        let written =
+            write_snapshot_at(disk, place.clone(), manifest.database, options, rows, rest)?;
+        Snapshot::open_any(&*files.disk, &place)?.verify()?;
+        Ok(CopyInfo {
+            version,
+            timestamp,
+            rows: written.rows,
+            bytes: written.file_bytes,
+            duration: started.elapsed(),
+        })
+    }
+
+    fn check_vacant(&self, path: &Path) -> Result<()> {
+        let files = self.upkeep().files()?;
+        let found = files.disk.kind(path).map_err(|source| {
+            let (file, action) = (path.display().to_string(), "look at");
+            steadfast_durability::Error::Io { file, action, source }
+        })?;
+        match found {
+            None => Ok(()),
+            Some(EntryKind::Directory) => {
+                Err(Error::Invalid(format!("{}: a directory", path.display())))
+            }
+            Some(_) => Err(Error::Invalid(format!("{}: exists already", path.display()))),
+        }
+    }
+
+    /// Takes in a run that [`Database::export_run`] wrote, under its own name or `name`, with
+    /// the id it had. Its rows are written in several transactions, and seen by nobody until the
+    /// last one puts the run into the index; what a crash leaves before that is removed by the
+    /// next try.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Corruption` if the file is not what was written; `Conflict` if there is a run of
+    /// that name or with that id.
+    pub fn import_run(&self, path: impl AsRef<Path>, name: Option<&str>) -> Result<Run> {
+        let files = self.upkeep().files()?;
+        let place = SnapshotFile::alone(path.as_ref());
+        let table = Snapshot::open_any(&*files.disk, &place)?;
+        table.verify()?;
+        let not_a_run =
+            || Error::Invalid(format!("{}: not an exported run", path.as_ref().display()));
+        let [(exported, namespace)] = table.meta().namespaces.as_slice() else {
+            return Err(not_a_run());
+        };
+        let index = Key::first_of(NamespaceId::SYSTEM, TypeTag::Run);
+        let mut info = None;
+        let interned = self.namespaces().intern(namespace)?;
+        let run = Run { id: namespace.run(), namespace: interned };
+        let view = self.view()?;
+        if let Some(there) = view.list_runs()?.into_iter().find(|there| there.id == run.id) {
+            return Err(Error::Mismatch {
+                what: format!("run {}", run.id),
+                expected: "absent".into(),
+                found: format!("that id, by the name {:?}", there.name),
+            });
+        }
+        self.remove_rows(&view, run)?;
+        drop(view);
+        let mut writes = WriteSet::new();
+        for section in 0..table.sections() {
+            for row in table.section(section)? {
+                if row.key().starts_with(index.as_bytes()) {
+                    info = Some(decode_info(&row)?);
+                    continue;
+                }
+                if Key::namespace_of(row.key()) != Some(*exported) {
+                    return Err(not_a_run());
+                }
+                let mut key = interned.0.to_be_bytes().to_vec();
+                key.extend_from_slice(&row.key()[key.len()..]);
+                Key::from_stored(&key)?;
+                writes.put_encoded(&key, row.value_bytes(), row.expiry())?;
+                self.submit_if_large(&mut writes, run, IMPORT_BYTES)?;
+            }
+        }
+        self.submit_if_large(&mut writes, run, 0)?;
+        let info = info.ok_or_else(not_a_run)?;
+        let name = name.unwrap_or(&info.name);
+        let created = self.transaction(|tx| tx.add_imported(name, namespace, &info));
+        Ok(created?.0)
+    }
+
+    /// Removes what an import that was not finished left of a run that nobody sees.
+    fn remove_rows(&self, view: &View, run: Run) -> Result<()> {
+        let first = run.namespace.0.to_be_bytes().to_vec();
+        let end = prefix_end(&first).unwrap_or_else(|| vec![u8::MAX; limits::STORED_KEY_BYTES_MAX]);
+        let mut writes = WriteSet::new();
+        for row in view.inner.range(first..end) {
+            let row: Record = row?;
+            writes.delete(row.key())?;
+            self.submit_if_large(&mut writes, run, IMPORT_BYTES)?;
+        }
+        self.submit_if_large(&mut writes, run, 0)
+    }
+
+    /// Commits `writes`, and empties them, if they have more than `bytes` bytes.
+    fn submit_if_large(&self, writes: &mut WriteSet, run: Run, bytes: usize) -> Result<()> {
+        if writes.as_bytes().len() <= bytes {
+            return Ok(());
+        }
+        let pending = self.pipeline()?.submit(Submission {
+            writes: std::mem::take(writes),
+            namespaces: vec![run.namespace],
+            reads: None,
+            level: self.mode().level(),
+            fixed: None,
+            created: Vec::new(),
+        })?;
+        pending.wait().map(drop)
+    }
+}
