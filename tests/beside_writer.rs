@@ -92,7 +92,7 @@ fn run(config: DatabaseConfig, seconds: u64) {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("db");
     let db = Database::create(&path, config.clone()).unwrap();
-    let run = db.create_run("r").unwrap();
+    let mut run = db.create_run("r").unwrap();
     let (acknowledged, done) = (AtomicI64::new(0), AtomicBool::new(false));
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut removed = false;
@@ -110,6 +110,7 @@ fn run(config: DatabaseConfig, seconds: u64) {
             if n % 150 == 0 {
                 db.close().unwrap();
                 db = Database::open_existing(&path, config.clone()).unwrap();
+                run = db.resolve_run("r").unwrap();
             }
         }
         removed |= !path.join("WAL/wal-000001.seg").exists();

@@ -377,6 +377,61 @@ fn open_views_keep_what_they_show_through_checkpoint_load_and_compaction() {
     }
 }
 
+// ---- Half loaded -----------------------------------------------------------------------
+
+/// A snapshot of several sections, each loaded or not, in every combination: reads, scans,
+/// deletes and commits in front of it are the same; so is a crash and what is opened then.
+#[test]
+fn a_half_loaded_snapshot_reads_as_a_loaded_one() {
+    let mut story = Story::with(config(DurabilityMode::Buffered).segment_bytes(1 << 20));
+    for part in 0..14 {
+        let puts: Vec<_> = (0..25).map(|n| put(&format!("k{part:02}{n:02}"), 9000)).collect();
+        story.commit(&puts);
+    }
+    story.checkpoint();
+    story.compact();
+    story.commit(&[put("k0000", 5), delete("k0701"), delete("k1324"), put("k0650", 7)]);
+    story.db.close().unwrap();
+    let sections = {
+        let db = builder(&story.disk, story.config.clone()).open_existing().unwrap();
+        db.stats().unwrap().load.sections
+    };
+    assert!(sections >= 3, "{sections}");
+    for loaded in 0..1_usize << sections {
+        let disk = story.disk.killed();
+        let db = builder(&disk, story.config.clone()).open_existing().unwrap();
+        for section in (0..sections).filter(|section| loaded >> section & 1 == 1) {
+            db.storage().load_section(section).unwrap();
+        }
+        story.expect(&db, &format!("loaded {loaded:b}"));
+        let view = db.view().unwrap();
+        let mut model = story.models.last().unwrap().1.clone();
+        let ops = [delete("k0100"), delete("k1300"), put("k0701", 3), put("zzz", 1), put("k", 1)];
+        let version = commit(&db, &ops);
+        model.apply(&ops, version);
+        let same = |db: &Database, what: &str| {
+            assert_eq!(model.compare(&content_now(db).unwrap()), [], "loaded {loaded:b}, {what}");
+        };
+        same(&db, "written to");
+        let killed = disk.killed();
+        db.wait_loaded().unwrap();
+        same(&db, "then loaded");
+        assert_eq!(
+            story.models.last().unwrap().1.compare(&content_of(&view).unwrap()),
+            [],
+            "loaded {loaded:b}, the view from before"
+        );
+        drop(view);
+        db.compact(CompactMode::Full).unwrap();
+        same(&db, "then compacted");
+        drop(db);
+        let db = builder(&killed, story.config.clone()).open_existing().unwrap();
+        same(&db, "then killed");
+        let db = builder(&disk.killed(), story.config.clone()).open_existing().unwrap();
+        same(&db, "then compacted and killed");
+    }
+}
+
 // ---- Damaged snapshots ------------------------------------------------------------------
 
 /// Compaction must not give up what would replace a snapshot that nobody has read.
@@ -455,10 +510,16 @@ fn a_corrupt_newest_snapshot_never_blocks_opening_while_the_older_and_its_log_ar
         db.wait_loaded().unwrap();
         story.expect(&db, name);
         if name == "a bad block" {
-            assert_eq!((report.snapshots, db.stats().unwrap().load.rebuilt), (SnapshotClass::Sound, 1));
+            assert_eq!(
+                (report.snapshots, db.stats().unwrap().load.rebuilt),
+                (SnapshotClass::Sound, 1)
+            );
         } else {
             assert_eq!(report.snapshots, SnapshotClass::Fallback, "{name}: {report}");
-            assert!(report.left_anything_out() && report.to_string().contains("SNAPSHOTS/"), "{report}");
+            assert!(
+                report.left_anything_out() && report.to_string().contains("SNAPSHOTS/"),
+                "{report}"
+            );
         }
         drop(db);
         story.expect_reopened(&disk, name);
@@ -494,7 +555,12 @@ fn a_checkpoint_gets_over_any_damage_of_the_newest_snapshot() {
             failures.push(format!("byte {at} of {length}: {error}"));
         }
     }
-    assert!(failures.is_empty(), "{} failures: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
+    assert!(
+        failures.is_empty(),
+        "{} failures: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(5)]
+    );
 }
 
 // ---- Poison and full disks --------------------------------------------------------------
@@ -533,7 +599,8 @@ fn a_poisoned_log_writes_no_snapshot_and_no_manifest() {
 /// A checkpoint and a compaction fail at each of their steps in turn.
 #[test]
 fn a_failed_checkpoint_leaves_the_old_state_and_the_database_goes_on() {
-    let kinds = [StepKind::Create, StepKind::Write, StepKind::Remove, StepKind::SyncAll, StepKind::Rename];
+    let kinds =
+        [StepKind::Create, StepKind::Write, StepKind::Remove, StepKind::SyncAll, StepKind::Rename];
     let mut struck = 0;
     for full in [CompactMode::WalOnly, CompactMode::Full] {
         for (kind, sticky) in kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
@@ -549,7 +616,8 @@ fn a_failed_checkpoint_leaves_the_old_state_and_the_database_goes_on() {
                 let compacted = made.and_then(|()| story.db.compact(full).map(drop));
                 let hit = story.disk.has_struck();
                 story.disk.heal();
-                let poisoned = matches!(&compacted, Err(error) if error.kind() == ErrorKind::Poisoned);
+                let poisoned =
+                    matches!(&compacted, Err(error) if error.kind() == ErrorKind::Poisoned);
                 if let Err(error) = &compacted {
                     let fine = [ErrorKind::Io, ErrorKind::Poisoned].contains(&error.kind());
                     assert!(fine, "{kind:?} {after}: {error}");
@@ -672,7 +740,12 @@ fn an_unfinished_backup_is_no_database_and_a_finished_one_is_complete() {
         }
     }
     println!("{unfinished} unfinished, {complete} complete, {} failures", failures.len());
-    assert!(failures.is_empty(), "{} failures: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
+    assert!(
+        failures.is_empty(),
+        "{} failures: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(5)]
+    );
     assert!(unfinished > 10 && complete > 3);
 }
 
@@ -735,7 +808,11 @@ fn a_restore_at_a_version_has_the_content_of_that_version() {
         let content = content_in(&story.disk, &to, &story.config).unwrap();
         assert_eq!(model.compare(&content), [], "restored at {version}");
     }
-    let missing = restore_with(builder_at(&story.disk, "whole", story.config.clone()), "no", Some(Version(99)));
+    let missing = restore_with(
+        builder_at(&story.disk, "whole", story.config.clone()),
+        "no",
+        Some(Version(99)),
+    );
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
@@ -787,15 +864,23 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
         ("nothing".into(), all, Box::new(|_| {})),
         ("no MANIFEST".into(), all, Box::new(|disk| disk.lose("db/MANIFEST"))),
         ("a bad MANIFEST".into(), all, Box::new(|disk| disk.flip_bit("db/MANIFEST", 333))),
-        ("a cut log".into(), 40, Box::new({
-            let last = last.clone();
-            move |disk| disk.tamper(&last, |bytes| bytes.truncate(5000))
-        })),
+        (
+            "a cut log".into(),
+            40,
+            Box::new({
+                let last = last.clone();
+                move |disk| disk.tamper(&last, |bytes| bytes.truncate(5000))
+            }),
+        ),
         ("a bad newest snapshot".into(), all, Box::new(spoil_newest)),
-        ("a bad block".into(), all, Box::new({
-            let newest = snaps.last().unwrap().clone();
-            move |disk| spoil_block(disk, &newest)
-        })),
+        (
+            "a bad block".into(),
+            all,
+            Box::new({
+                let newest = snaps.last().unwrap().clone();
+                move |disk| spoil_block(disk, &newest)
+            }),
+        ),
         ("no newest segment".into(), 40, Box::new(move |disk| disk.lose(&last))),
     ];
     for (name, least, damage) in damages {
@@ -828,7 +913,8 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
         };
         let content = content_in(&disk, "new", &story.config).unwrap();
         let whole = story.models[all].1.content();
-        let invented: Vec<_> = content.iter().filter(|(item, row)| whole.get(*item) != Some(row)).collect();
+        let invented: Vec<_> =
+            content.iter().filter(|(item, row)| whole.get(*item) != Some(row)).collect();
         assert!(invented.is_empty(), "bad at {at}: {invented:?}");
         if content.len() < whole.len() {
             assert!(!report.losses.is_empty(), "bad at {at}: rows are missing, and nobody says so");
