@@ -21,6 +21,9 @@ struct Subject {
     /// The fewest commits that damage may leave.
     low: usize,
     closed: bool,
+    /// Files are cut: between two groups nothing but a promise tells a cut from the end, and a
+    /// log that was not closed has no promise at its end.
+    cut: bool,
 }
 
 fn subject(mode: DurabilityMode, closed: bool, length: usize) -> Subject {
@@ -81,7 +84,7 @@ fn subject_of(mut workload: Workload, closed: bool) -> Subject {
         };
         (killed, low)
     };
-    Subject { disk, config: workload.config, history, low, closed }
+    Subject { disk, config: workload.config, history, low, closed, cut: false }
 }
 
 /// Whether an error of what is damaged says so, and where.
@@ -194,6 +197,9 @@ impl Subject {
         let versions = &self.history.versions;
         if kept < versions.len() {
             let unsure = matches!(report.log, LogClass::TornUnpromised | LogClass::Ambiguous);
+            if self.cut && !self.closed && kept >= self.low && report.log == LogClass::Killed {
+                return Ok("cut between two groups");
+            }
             if self.closed || kept < self.low || !unsure || !report.left_anything_out() {
                 let all = versions.len();
                 return Err(format!(
@@ -281,6 +287,7 @@ fn no_cut_hole_or_missing_file_is_silent() {
         // A cut takes the last group and those that prove its promise: what is sure is what the
         // MANIFEST promises.
         subject.low = subject.low.min(subject.promised_by_manifest());
+        subject.cut = true;
         let mut survey = Survey::new();
         for path in subject.files() {
             let len = subject.disk.bytes(&path).unwrap().len();
