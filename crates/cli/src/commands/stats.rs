@@ -118,9 +118,9 @@ fn watch(dir: &Path, every: Duration, json: bool) -> Result<u8> {
     const LINES_A_HEAD: u32 = 20;
     let mut output = Output::new();
     let mut before: Option<(Instant, Version)> = None;
+    let mut database = open_to_look(dir)?;
     let mut lines = 0_u32;
     loop {
-        let database = open_to_look(dir)?;
         let (now, stats) = (Instant::now(), database.stats()?);
         if json {
             output.line_now(&to_json(&database, &stats))?;
@@ -132,8 +132,8 @@ fn watch(dir: &Path, every: Duration, json: bool) -> Result<u8> {
         }
         before = Some((now, stats.visible));
         lines = lines.wrapping_add(1);
-        drop(database);
         std::thread::sleep(every);
+        database = database.refresh()?;
     }
 }
 
