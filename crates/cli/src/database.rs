@@ -70,7 +70,7 @@ pub(crate) fn report_rebuilt(database: &Database) {
         let parts = counted(load.rebuilt as u64, "damaged part", "damaged parts");
         eprintln!(
             "recovery: {parts} of the snapshot that was opened: rebuilt from the older snapshot \
-             and the log; `checkpoint` writes a sound one"
+             and the log"
         );
     }
     for what in &load.failed {

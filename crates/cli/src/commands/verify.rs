@@ -147,7 +147,7 @@ impl Verdict {
             format!("    {file}: {what} at offset {offset}; versions {from} to {to} at risk")
         }));
         if !self.sound && self.readable {
-            let still = "everything can still be read; `checkpoint` writes a sound snapshot";
+            let still = "everything can still be read; `compact` leaves only what is sound";
             lines.push(format!("    {still}"));
         }
         lines

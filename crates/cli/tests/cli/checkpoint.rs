@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 
+use steadfast::{Compression, Database, DatabaseConfig};
+
 use crate::support::{Home, change, json, kind, steadfast_on};
 
 fn dumps(home: &Home) -> (String, String) {
@@ -139,4 +141,19 @@ fn files_are_described_with_what_they_are_needed_for() {
     }
     home.run("compact", &[]).ok();
     assert!(!home.run("inspect", &[]).ok().stdout.contains("`compact` removes it"));
+}
+
+#[test]
+fn a_snapshot_that_a_program_compressed_can_be_read() {
+    let home = Home::new();
+    let config = DatabaseConfig::buffered().compression(Compression::Lz4);
+    let database = Database::create(home.db(), config).unwrap();
+    let run = database.create_run("r").unwrap();
+    database.kv_put(run, "k", "x".repeat(10_000)).unwrap();
+    database.checkpoint().unwrap();
+    database.close().unwrap();
+    assert_eq!(home.entries("kv").len(), 1);
+    home.run("verify", &[]).ok();
+    let words = home.run("inspect", &[]).ok().stdout;
+    assert!(words.contains("times smaller"), "{words}");
 }

@@ -68,6 +68,9 @@ fn an_older_snapshot_that_is_damaged_is_reported_while_it_is_not_needed() {
     assert_eq!(verify["file"], "SNAPSHOTS/snap-000001.chk");
     assert_eq!(verify["readable"], true);
     assert_eq!(home.dump(), good);
+    home.run("compact", &[]).ok();
+    home.run("verify", &[]).ok();
+    assert_eq!(home.dump(), good);
 }
 
 #[test]
