@@ -137,6 +137,7 @@ impl Database {
             loading: snapshot.map(|snapshot| Loading::new(snapshot, started)),
             policy: builder.config.checkpoints,
             busy: Mutex::default(),
+            distrusted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
         let threads = match &pipeline {

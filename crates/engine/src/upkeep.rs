@@ -128,6 +128,8 @@ pub(crate) struct Upkeep {
     pub(crate) loading: Option<Loading>,
     pub(crate) policy: CheckpointPolicy,
     pub(crate) busy: Mutex<()>,
+    /// Damage of the snapshot that was opened has had its consequences.
+    pub(crate) distrusted: AtomicBool,
     /// Whatever takes long stops soon.
     pub(crate) stopping: AtomicBool,
 }
@@ -223,9 +225,15 @@ impl Upkeep {
         if !loading.found_damage() || !self.store.is_loaded() {
             return Ok(());
         }
+        if self.distrusted.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
         let number = loading.snapshot().info().number;
-        let known = self.with_writer(|writer| Ok(writer.distrust_snapshot(number)))?;
-        if known && !self.policy.is_manual() {
+        self.with_writer(|writer| {
+            writer.distrust_snapshot(number);
+            Ok(())
+        })?;
+        if !self.policy.is_manual() {
             pipeline.ask_for_checkpoint();
         }
         Ok(())

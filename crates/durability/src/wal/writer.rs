@@ -787,14 +787,12 @@ impl WalWriter {
 
     /// Forgets a snapshot that turned out to be damaged, if there is an older one: the next is
     /// not taken to stand on it, and an opening until then begins with the older one. The
-    /// MANIFEST says so when it is next written. Returns whether it was named so far.
-    pub fn distrust_snapshot(&mut self, number: u64) -> bool {
-        let named = self.manifest.snapshots.iter().any(|snapshot| snapshot.number == number);
-        if named && self.manifest.snapshots.len() > 1 {
+    /// MANIFEST says so when it is next written.
+    pub fn distrust_snapshot(&mut self, number: u64) {
+        if self.manifest.snapshots.len() > 1 {
             self.manifest.snapshots.retain(|snapshot| snapshot.number != number);
         }
         self.next_snapshot = self.next_snapshot.max(number + 1);
-        named
     }
 
     /// The MANIFEST as last written.
