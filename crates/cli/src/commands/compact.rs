@@ -37,7 +37,10 @@ fn in_words(info: &CompactInfo) -> Vec<String> {
         counted(info.snapshots_removed, "snapshot", "snapshots")
     ));
     let took = duration(info.duration);
-    lines.push(format!("gave back {} in {took}", size(info.reclaimed_bytes)));
+    lines.push(match info.reclaimed_bytes {
+        0 => format!("gave back nothing, in {took}: what is there is no smaller than before"),
+        bytes => format!("gave back {} in {took}", size(bytes)),
+    });
     lines
 }
 

@@ -4,6 +4,7 @@ use steadfast::{SalvageReport, salvage};
 
 use super::backup::copy_json;
 use crate::args::RepairArgs;
+use crate::database::report_left_out;
 use crate::failure::{EXIT_DONE, Result};
 use crate::json::{Object, list, push_text};
 use crate::output::{Output, count, counted, duration, size};
@@ -11,6 +12,7 @@ use crate::output::{Output, count, counted, duration, size};
 pub(crate) fn run(args: &RepairArgs, json: bool) -> Result<u8> {
     let target = args.new_dir.as_deref().filter(|_| !args.dry_run);
     let report = salvage(&args.dir, target)?;
+    report_left_out(&report.recovery);
     let mut output = Output::new();
     if json {
         output.line(&to_json(&report))?;
