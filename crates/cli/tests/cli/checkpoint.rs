@@ -132,7 +132,7 @@ fn files_are_described_with_what_they_are_needed_for() {
     assert!(report["snapshots"][1]["rows"].as_u64() > Some(0));
     let words = home.run("inspect", &[]).ok().stdout;
     for expected in [
-        "keeps the newest 2 versions of a key",
+        "keeps of a key: the newest 2 versions",
         "names snapshot 2: everything up to version 100",
         "not read back yet",
         "nobody needs it; `compact` removes it",

@@ -43,7 +43,7 @@ pub(super) fn print(output: &mut Output, manifest: &Result<Option<Manifest>>) ->
 
 /// What is kept of what, a rule each.
 fn rules(retention: &RetentionPolicy) -> Vec<String> {
-    let mut rules = vec![format!("{} of a key", retention.default_rule())];
+    let mut rules = vec![format!("of a key: {}", retention.default_rule())];
     rules.extend(retention.primitives().map(|(tag, kept)| {
         let what = match tag {
             TypeTag::Kv => "key-values",
