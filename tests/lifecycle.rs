@@ -1023,10 +1023,10 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
 /// if the opening crashes at any of its steps.
 #[test]
 fn an_accepted_loss_opens_in_place_and_survives_crashes() {
-    let mut story = Story::with(config(DurabilityMode::Buffered));
+    let mut story = Story::with(config(DurabilityMode::Buffered).segment_bytes(64 << 10));
     story.commits("a", 20);
     story.checkpoint();
-    story.commits("b", 10);
+    story.commits("b", 24);
     story.db.close().unwrap();
     let newest = story.db.current_version();
     let last = paths(&story.disk, "db/WAL/").pop().unwrap();
