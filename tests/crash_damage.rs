@@ -42,7 +42,11 @@ fn snapshot_workload(mode: DurabilityMode, compacted: bool) -> Workload {
     let put = |n: usize| Op::Put(run(), format!("k{}", n % 9), Value::from(vec![7; 150 + n]));
     let commit = |n: usize| {
         let event = Op::Append(run(), "s".into(), Value::Int(1));
-        Action::Commit(vec![put(n), event, Op::Set(run(), "c".into(), Value::Bool(n % 2 == 0))])
+        Action::Commit(vec![
+            put(n),
+            event,
+            Op::Set(run(), "c".into(), Value::Bool(n.is_multiple_of(2))),
+        ])
     };
     let mut actions: Vec<_> = (0..8).map(commit).collect();
     actions.extend([Action::Checkpoint, Action::Compact(CompactMode::WalOnly)]);
