@@ -35,6 +35,10 @@ fn config(mode: DurabilityMode) -> DatabaseConfig {
     config.compression(Compression::None)
 }
 
+/// Something that happens to a disk.
+type Damage<'a> = &'a dyn Fn(&SimDisk);
+type OwnedDamage = Box<dyn Fn(&SimDisk)>;
+
 /// A database on a simulated disk, and what must be in it after each commit.
 struct Story {
     disk: SimDisk,
@@ -129,14 +133,29 @@ impl Story {
     }
 }
 
-/// What is to be done when a snapshot is begun: its view is open, it is not named.
+/// What is to be done at a certain step.
 type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
-/// A disk that does something meanwhile.
+/// A disk that does something meanwhile: before a file with this extension is created, or opened.
 #[derive(Debug)]
 struct Hooked(SimDisk, Hook);
 
-struct Hook(Meanwhile);
+struct Hook {
+    creating: bool,
+    extension: &'static str,
+    work: Meanwhile,
+}
+
+impl Hook {
+    fn at(&self, creating: bool, path: &Path) {
+        let here = path.extension().is_some_and(|extension| extension == self.extension);
+        if creating == self.creating && here {
+            // It is done once, and may itself use the disk.
+            let work = self.work.lock().unwrap().take();
+            work.into_iter().for_each(|work| work());
+        }
+    }
+}
 
 impl std::fmt::Debug for Hook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -146,15 +165,12 @@ impl std::fmt::Debug for Hook {
 
 impl Disk for Hooked {
     fn create(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
-        if path.extension().is_some_and(|extension| extension == "chk")
-            && let Some(work) = { self.1.0.lock().unwrap().take() }
-        {
-            work();
-        }
+        self.1.at(true, path);
         self.0.create(path, access)
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.1.at(false, path);
         self.0.open(path, access)
     }
 
@@ -282,7 +298,9 @@ fn a_stream_that_ends_while_a_snapshot_is_written_keeps_its_first_segment() {
     for mode in [DurabilityMode::Strict, DurabilityMode::Buffered] {
         let mut story = Story::with(config(mode));
         let meanwhile = Meanwhile::default();
-        let hooked = Hooked(story.disk.clone(), Hook(meanwhile.clone()));
+        // Its view is open then, and it is not named.
+        let hook = Hook { creating: true, extension: "chk", work: meanwhile.clone() };
+        let hooked = Hooked(story.disk.clone(), hook);
         story.db.close().unwrap();
         let opening = builder(&story.disk, story.config.clone()).disk(Arc::new(hooked));
         story.db = opening.open_existing().unwrap();
@@ -305,6 +323,53 @@ fn a_stream_that_ends_while_a_snapshot_is_written_keeps_its_first_segment() {
         story.compact();
         story.expect_survives("and more");
     }
+}
+
+/// What a reader is about to open goes away: it looks again, and finds no damage.
+#[test]
+fn a_reader_looks_again_when_compaction_takes_files_away() {
+    for extension in ["chk", "seg"] {
+        for times in 1..4 {
+            let mut story = Story::new();
+            story.commits("a", 20);
+            story.checkpoint();
+            story.compact();
+            story.commits("b", 20);
+            let meanwhile = Meanwhile::default();
+            let hook = Hook { creating: false, extension, work: meanwhile.clone() };
+            let hooked = Arc::new(Hooked(story.disk.clone(), hook));
+            let mut model = story.models.last().unwrap().1.clone();
+            let ops: Vec<_> =
+                (0..times).map(|n| [put(&format!("c{n}"), 20), delete("a1")]).collect();
+            let (db, writes) = (story.db.clone(), ops.clone());
+            *meanwhile.lock().unwrap() = Some(Box::new(move || {
+                for ops in &writes {
+                    commit(&db, ops);
+                    assert!(db.checkpoint().unwrap().written);
+                    db.compact(CompactMode::WalOnly).unwrap();
+                }
+            }));
+            let reader = builder(&story.disk, story.config.clone()).disk(hooked).open_read_only();
+            let reader = reader.unwrap_or_else(|error| panic!("{extension}: {error}"));
+            assert!(meanwhile.lock().unwrap().is_none(), "it was done");
+            let before = model.compare(&content_now(&reader).unwrap()).is_empty();
+            for ops in &ops {
+                model.apply(ops, Version(model_version(&model) + 1));
+            }
+            let after = model.compare(&content_now(&reader).unwrap()).is_empty();
+            assert!(before || after, "{extension}: neither what was nor what is");
+            assert!(
+                !matches!(reader.recovery_report().snapshots, SnapshotClass::Fallback),
+                "{extension}: {}",
+                reader.recovery_report()
+            );
+        }
+    }
+}
+
+/// The newest version in a model.
+fn model_version(model: &ReferenceModel) -> u64 {
+    model.content().values().map(|(version, _)| version.0).max().unwrap_or(0)
 }
 
 /// The abort of a stream could not be written, so it comes with the next stream, behind a
@@ -589,7 +654,7 @@ fn a_corrupt_newest_snapshot_never_blocks_opening_while_the_older_and_its_log_ar
     story.commits("c", 5);
     let newest = snapshots(&story.disk).pop().unwrap();
     let length = story.disk.bytes(&newest).unwrap().len();
-    let damages: [(&str, &dyn Fn(&SimDisk)); 5] = [
+    let damages: [(&str, Damage<'_>); 5] = [
         ("removed", &|disk| disk.lose(&newest)),
         ("empty", &|disk| disk.tamper(&newest, Vec::clear)),
         ("cut", &|disk| disk.tamper(&newest, |bytes| bytes.truncate(length / 2))),
@@ -744,7 +809,7 @@ fn a_checkpoint_on_a_full_disk_fails_and_leaves_nothing() {
         story.disk.set_capacity(Some(story.disk.used_bytes() + room));
         let error = story.db.checkpoint().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-        assert_eq!(snapshots(&story.disk), [String::new(); 0], "{room}");
+        assert!(snapshots(&story.disk).is_empty(), "{room}");
         story.disk.set_capacity(None);
         story.commits("b", 1);
         story.expect_survives("after a full disk");
@@ -957,7 +1022,7 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
     let wal = paths(&story.disk, "db/WAL/");
     let snaps = snapshots(&story.disk);
     let last = wal.last().unwrap().clone();
-    let damages: Vec<(String, usize, Box<dyn Fn(&SimDisk)>)> = vec![
+    let damages: Vec<(String, usize, OwnedDamage)> = vec![
         ("nothing".into(), all, Box::new(|_| {})),
         ("no MANIFEST".into(), all, Box::new(|disk| disk.lose("db/MANIFEST"))),
         ("a bad MANIFEST".into(), all, Box::new(|disk| disk.flip_bit("db/MANIFEST", 333))),
@@ -997,6 +1062,22 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
             assert!(!report.losses.is_empty(), "{name}");
         }
     }
+    // No snapshot can be opened: what can be read of the newest is taken all the same.
+    let disk = story.disk.killed();
+    for snapshot in &snaps {
+        disk.tamper(snapshot, |bytes| {
+            let from = bytes.len() - 40;
+            bytes[from..].fill(0);
+        });
+    }
+    let report =
+        salvage_with(builder(&disk, story.config.clone()), Some(Path::new("new"))).unwrap();
+    let content = content_in(&disk, "new", &story.config).unwrap();
+    let whole = story.models[all].1.content();
+    assert!(content.iter().all(|(item, row)| whole.get(item) == Some(row)), "invented");
+    let old = |item: &Item| matches!(item, Item::Kv(_, key) if key.starts_with(b"a"));
+    assert_eq!(content.keys().filter(|item| old(item)).count(), 20, "{report:?}");
+    assert!(!report.losses.is_empty());
     // Damage that cannot be made good: rows are missing, none is wrong.
     for at in (100..4000).step_by(150) {
         let disk = story.disk.killed();

@@ -494,7 +494,7 @@ impl<'a> Judge<'a> {
                     return Err(format!("{}: {:?} became {:?}", place(), found, again));
                 }
                 self.seen.insert(key, again);
-                if depth > 1 && self.tally.nested.is_multiple_of(97) {
+                if depth > 1 && self.tally.nested.is_multiple_of(997) {
                     self.crash_recovery(&image, &again, low, cut, depth - 1)?;
                 }
             }
