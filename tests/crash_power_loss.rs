@@ -13,7 +13,7 @@ fn first_seed() -> u64 {
 
 fn survive(mode: DurabilityMode, workloads: u64, length: usize) {
     // In strict mode there are several times as many steps.
-    let nested_every = if mode == DurabilityMode::Strict { 2000 } else { 900 };
+    let nested_every = if mode == DurabilityMode::Strict { 1000 } else { 900 };
     let effort =
         Effort { random: 6, nested_every, depth: 2, queued_versions: true, lost_pages: false };
     let mut total = Tally::default();
