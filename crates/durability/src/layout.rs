@@ -22,8 +22,8 @@ pub struct Layout {
 }
 
 /// The names that a database directory itself holds.
-pub const ROOT_NAMES: [&str; 6] =
-    ["LOCK", "MANIFEST", "MANIFEST.tmp", "WAL", "SNAPSHOTS", "quarantine"];
+pub const ROOT_NAMES: [&str; 7] =
+    ["LOCK", "MANIFEST", "MANIFEST.tmp", "COPYING", "WAL", "SNAPSHOTS", "quarantine"];
 
 impl Layout {
     /// The database at `root`.
@@ -49,6 +49,11 @@ impl Layout {
     /// What a MANIFEST is called while it is being written.
     pub fn manifest_tmp(&self) -> PathBuf {
         self.root.join("MANIFEST.tmp")
+    }
+
+    /// What is there for as long as the directory is being made as a copy of another one.
+    pub fn copying(&self) -> PathBuf {
+        self.root.join("COPYING")
     }
 
     /// The directory of the log.

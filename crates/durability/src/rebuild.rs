@@ -4,7 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use steadfast_core::{Namespace, NamespaceId, Place, Record, ReplayTarget, SortedTable, Version};
+use steadfast_core::{
+    Namespace, NamespaceId, Place, Record, ReplayTarget, SortedTable, Timestamp, Version,
+};
 
 use crate::disk::Disk;
 use crate::error::{CorruptionKind, Error, Result};
@@ -49,6 +51,70 @@ impl ReplayTarget for Collector<'_> {
     fn finish(&self, _version: Version) {}
 }
 
+/// The times of the commits up to `version`, as the snapshot `older` and the log behind it have
+/// them: what the snapshot keeps, encoded as it was given to it, and then those of the log.
+///
+/// # Errors
+///
+/// As [`rebuild`].
+pub fn rebuild_commit_times(
+    disk: &dyn Disk,
+    layout: &Layout,
+    manifest: &Manifest,
+    older: &LiveSnapshot,
+    version: Version,
+) -> Result<(Vec<u8>, Vec<(Version, Timestamp)>)> {
+    let snapshot = Snapshot::open(disk, layout, older.number, manifest.database)?;
+    let times = snapshot.commit_times()?;
+    let commits = Mutex::new(BTreeMap::new());
+    let collector = TimesOf { upto: version, commits: &commits };
+    replay_behind(disk, layout, manifest, older, &snapshot, version, &collector)?;
+    let commits = commits.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok((times, commits.into_iter().collect()))
+}
+
+/// Keeps when commits were made.
+struct TimesOf<'a> {
+    upto: Version,
+    commits: &'a Mutex<BTreeMap<Version, Timestamp>>,
+}
+
+impl ReplayTarget for TimesOf<'_> {
+    fn apply(&self, run: Vec<Record>) {
+        let mut commits = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = run.iter().filter(|record| record.version() <= self.upto);
+        commits.extend(wanted.map(|record| (record.version(), record.timestamp())));
+    }
+
+    fn define_namespace(&self, _id: NamespaceId, _namespace: &Namespace) {}
+
+    fn finish(&self, _version: Version) {}
+}
+
+/// Replays the log behind `older` into `target`, which must come to `version`.
+fn replay_behind(
+    disk: &dyn Disk,
+    layout: &Layout,
+    manifest: &Manifest,
+    older: &LiveSnapshot,
+    snapshot: &Snapshot,
+    version: Version,
+    target: &dyn ReplayTarget,
+) -> Result<()> {
+    let base = Base {
+        version: older.version,
+        namespaces: snapshot.meta().namespaces.clone(),
+        ..Base::default()
+    };
+    let wal = Wal::open_from(disk, layout, manifest, older.first_segment)?;
+    let scan = wal.scan(target, &base, None, Beside::AWriter, &mut |_| {})?;
+    if scan.replayed.stats.final_version < version {
+        let (file, offset) = scan.damage.map_or(("WAL".into(), 0), |d| (d.file, d.offset));
+        return Err(Error::Corrupt { file, offset, kind: CorruptionKind::Ends });
+    }
+    Ok(())
+}
+
 /// Every version up to `version` of the keys from `low` up to, but without, `high`, as the
 /// snapshot `older` and the log behind it have them, in the order of a snapshot's rows. There
 /// may be more of them than retention would have kept.
@@ -76,17 +142,7 @@ pub fn rebuild(
             _ => break,
         }
     }
-    let base = Base {
-        version: older.version,
-        namespaces: snapshot.meta().namespaces.clone(),
-        ..Base::default()
-    };
-    let wal = Wal::open_from(disk, layout, manifest, older.first_segment)?;
-    let scan = wal.scan(&collector, &base, None, Beside::AWriter, &mut |_| {})?;
-    if scan.replayed.stats.final_version < version {
-        let (file, offset) = scan.damage.map_or(("WAL".into(), 0), |d| (d.file, d.offset));
-        return Err(Error::Corrupt { file, offset, kind: CorruptionKind::Ends });
-    }
+    replay_behind(disk, layout, manifest, older, &snapshot, version, &collector)?;
     let rows = collector.rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(rows.into_values().collect())
 }

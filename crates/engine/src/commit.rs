@@ -253,6 +253,11 @@ impl Pipeline {
         }
     }
 
+    /// Has the background thread make a checkpoint now.
+    pub(crate) fn ask_for_checkpoint(&self) {
+        (self.on_work)(Work::Checkpoint);
+    }
+
     /// Sets the log position at which the next checkpoint is due.
     pub(crate) fn checkpoint_due_at(&self, position: u64) {
         self.checkpoint_at.store(position, Ordering::Release);

@@ -58,6 +58,22 @@ impl CommitTimes {
         Ok(ask(&known.timeline))
     }
 
+    /// Takes the times that only the snapshot has from elsewhere, where it is damaged: encoded
+    /// ones, then others.
+    pub(crate) fn supply_older(
+        &self,
+        encoded: &[u8],
+        commits: impl IntoIterator<Item = (Version, Timestamp)>,
+    ) -> Result<()> {
+        let mut known = self.lock();
+        let mut older = Timeline::default();
+        older.prepend(encoded)?;
+        commits.into_iter().for_each(|(version, time)| older.push(version, time));
+        known.timeline.prepend(&older.encode_upto(Version::MAX))?;
+        known.older = None;
+        Ok(())
+    }
+
     /// Gives up the times that only the snapshot has.
     pub(crate) fn forget_older(&self) {
         self.lock().older = None;

@@ -79,6 +79,11 @@ pub(crate) struct CheckpointPolicy {
 }
 
 impl CheckpointPolicy {
+    /// Whether none is.
+    pub(crate) fn is_manual(self) -> bool {
+        self.bytes == Some(u64::MAX) && self.interval.is_none()
+    }
+
     /// After how many bytes of log the next one is due, if the newest snapshot has
     /// `snapshot_bytes`.
     pub(crate) fn due_after(self, snapshot_bytes: u64) -> u64 {

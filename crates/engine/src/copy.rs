@@ -1,9 +1,8 @@
 //! Copies of a database as a database: backup, restore.
 //!
 //! A copy is one snapshot and a MANIFEST that names it, so what it holds does not depend on any
-//! file of the original. Until its MANIFEST is there it is no database; the name that the
-//! MANIFEST has while it is written is there from the first moment on, and tells an unfinished
-//! copy from one that lost its MANIFEST.
+//! file of the original. Until its MANIFEST is there it is no database; a mark that is there
+//! from the first moment on tells it from one that lost its MANIFEST.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -91,6 +90,7 @@ where
     disk.create_dir(&layout.wal())
         .map_err(|error| crate::open::io(&layout, &layout.wal(), "create", error))?;
     manifest.write(&**disk, &layout)?;
+    unfinished_copy::unmark(&**disk, &layout)?;
     log::info!("{}: a copy at version {version}", target.display());
     Ok(CopyInfo {
         version,
@@ -135,7 +135,9 @@ impl Database {
         let files = upkeep.files()?;
         let version = view.version();
         upkeep.make_durable()?;
-        let (manifest, namespaces) = upkeep.described_upto(version)?;
+        let manifest = upkeep.manifest()?;
+        // All of them: no log comes along that could define what is not in here.
+        let namespaces = upkeep.dictionary(upkeep.namespaces.ids());
         let timestamp = upkeep.time_of(version)?;
         let meta = SnapshotMeta {
             version,

@@ -137,6 +137,7 @@ impl Database {
             loading: snapshot.map(|snapshot| Loading::new(snapshot, started)),
             policy: builder.config.checkpoints,
             busy: Mutex::default(),
+            distrusted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
         let threads = match &pipeline {
@@ -403,7 +404,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// As [`Database::checkpoint`]; kind `Invalid` in [`CompactMode::WalOnly`] if there is no
+    /// As [`Database::checkpoint`], but in memory [`CompactMode::Full`] lets go of what retention
+    /// and expiry do not keep; kind `Invalid` in [`CompactMode::WalOnly`] if there is no
     /// checkpoint; `Corruption` if the newest snapshot cannot be read back from the device.
     /// Then nothing was removed.
     pub fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {

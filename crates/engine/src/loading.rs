@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use steadfast_core::{SortedTable, TableError};
 use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;
-use steadfast_durability::manifest::Manifest;
-use steadfast_durability::rebuild;
+use steadfast_durability::manifest::{LiveSnapshot, Manifest};
 use steadfast_durability::snapshot::Snapshot;
+use steadfast_durability::{rebuild, rebuild_commit_times};
 use steadfast_storage::UnifiedStore;
 
-use crate::error::{Error, Result};
+use crate::commit_times::CommitTimes;
+use crate::error::{Error, ErrorKind, Result};
 
 /// How far loading has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -45,19 +46,30 @@ pub(crate) struct Loading {
 
 #[derive(Debug, Default)]
 struct State {
-    next: usize,
+    /// Sections taken from the front, and from the back.
+    taken: [usize; 2],
     active: usize,
     loaded: usize,
     rebuilt: usize,
     failed: Vec<(usize, TableError)>,
+    /// What is wrong with the times of commits in the snapshot.
+    times: Option<String>,
     loaded_after: Option<Duration>,
+}
+
+/// From which end of the snapshot to load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Front,
+    Back,
 }
 
 /// What a damaged section is rebuilt from.
 pub(crate) struct Sources<'a> {
     pub(crate) disk: &'a dyn Disk,
     pub(crate) layout: &'a Layout,
-    pub(crate) manifest: Manifest,
+    /// Says what the MANIFEST is then: it is only asked for where something is damaged.
+    pub(crate) manifest: &'a (dyn Fn() -> Result<Manifest> + Sync),
 }
 
 impl Loading {
@@ -74,15 +86,21 @@ impl Loading {
         &self.snapshot
     }
 
-    /// Loads one section that nobody has begun. Returns whether there was one.
-    pub(crate) fn load_next(&self, store: &UnifiedStore, sources: &Sources<'_>) -> bool {
+    /// Loads one section that nobody has begun, the first or the last of those: two threads
+    /// that take neighbours would wait for each other's part of the store. Returns whether
+    /// there was one.
+    pub(crate) fn load_next(&self, end: End, store: &UnifiedStore, sources: &Sources<'_>) -> bool {
         let mut state = self.lock();
-        if state.next >= self.snapshot.sections() {
+        let [front, back] = state.taken;
+        if front + back >= self.snapshot.sections() {
             self.note_if_done(&mut state, store);
             return false;
         }
-        let section = state.next;
-        state.next += 1;
+        let section = match end {
+            End::Front => front,
+            End::Back => self.snapshot.sections() - 1 - back,
+        };
+        state.taken[end as usize] += 1;
         state.active += 1;
         drop(state);
         self.load(section, store, sources);
@@ -134,14 +152,50 @@ impl Loading {
         sources: &Sources<'_>,
     ) -> Result<Vec<steadfast_core::Record>> {
         let Sources { disk, layout, manifest } = sources;
-        let number = self.snapshot.info().number;
-        let older = manifest.snapshots.iter().rev().find(|older| older.number < number);
-        let older = older.ok_or_else(|| Error::NotFound("there is no older snapshot".into()))?;
+        let manifest = &manifest()?;
+        let older = self.older(manifest)?;
         let low = if section == 0 { &[][..] } else { self.snapshot.first_key(section) };
         let high = section + 1 < self.snapshot.sections();
         let high = high.then(|| self.snapshot.first_key(section + 1));
         let version = self.snapshot.meta().version;
         Ok(rebuild(*disk, layout, manifest, older, version, low, high)?)
+    }
+
+    fn older<'a>(&self, manifest: &'a Manifest) -> Result<&'a LiveSnapshot> {
+        let number = self.snapshot.info().number;
+        let older = manifest.snapshots.iter().rev().find(|older| older.number < number);
+        older.ok_or_else(|| Error::NotFound("there is no older snapshot".into()))
+    }
+
+    /// Has the times of commits in memory when it returns `true`: where the snapshot's are
+    /// damaged, from the older one and the log. `false` if they are lost; nothing else is.
+    pub(crate) fn load_times(&self, times: &CommitTimes, sources: &Sources<'_>) -> Result<bool> {
+        let error = match times.ask(|_| ()) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() != ErrorKind::Corruption => return Err(error),
+            Err(error) => error.to_string(),
+        };
+        let Sources { disk, layout, manifest } = sources;
+        let version = self.snapshot.meta().version;
+        let rebuilt = manifest().and_then(|manifest| {
+            let older = self.older(&manifest)?;
+            let rebuilt = rebuild_commit_times(*disk, layout, &manifest, older, version)?;
+            times.supply_older(&rebuilt.0, rebuilt.1)
+        });
+        let mut state = self.lock();
+        match rebuilt {
+            Ok(()) => {
+                log::warn!("{error}: rebuilt from the older snapshot and the log");
+                state.rebuilt += 1;
+                Ok(true)
+            }
+            Err(why) => {
+                log::error!("{error}: the times of commits are lost: {why}");
+                times.forget_older();
+                state.times = Some(format!("{error}: the times of commits are lost"));
+                Ok(false)
+            }
+        }
     }
 
     /// Loads what is left, and waits until everything is in memory.
@@ -157,7 +211,7 @@ impl Loading {
             again.into_iter().map(|(section, _)| section).collect()
         };
         again.into_iter().for_each(|section| self.load(section, store, sources));
-        while self.load_next(store, sources) {}
+        while self.load_next(End::Front, store, sources) {}
         let mut state = self.lock();
         while state.active > 0 {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -176,16 +230,19 @@ impl Loading {
     /// Whether a section was damaged.
     pub(crate) fn found_damage(&self) -> bool {
         let state = self.lock();
-        state.rebuilt > 0 || state.failed.iter().any(|(_, error)| error.is_corruption())
+        state.rebuilt > 0
+            || state.times.is_some()
+            || state.failed.iter().any(|(_, error)| error.is_corruption())
     }
 
     pub(crate) fn stats(&self) -> LoadStats {
         let state = self.lock();
+        let failed = state.failed.iter().map(|(_, error)| error.to_string());
         LoadStats {
             sections: self.snapshot.sections(),
             loaded: state.loaded,
             rebuilt: state.rebuilt,
-            failed: state.failed.iter().map(|(_, error)| error.to_string()).collect(),
+            failed: failed.chain(state.times.clone()).collect(),
             loaded_after: state.loaded_after,
         }
     }

@@ -10,13 +10,11 @@ use steadfast_durability::wal::writer::{SpareRequest, SyncRequest};
 
 use crate::commit::{Pipeline, Work};
 use crate::error::Result;
+use crate::loading::End;
 use crate::upkeep::Upkeep;
 
 /// A log that was idle this long gets a beacon: the promise of its last group.
 const IDLE: Duration = Duration::from_millis(100);
-
-/// Threads that bring a snapshot into memory: decoding is what takes the time.
-const LOADERS: usize = 2;
 
 /// What there is to do. Committing threads leave it here; they never wait for it.
 #[derive(Debug, Default)]
@@ -80,9 +78,13 @@ impl Threads {
         threads.spawn("steadfast-segments", pipeline, run_segments)?;
         threads.spawn("steadfast-upkeep", upkeep, run_checkpoints)?;
         if upkeep.is_loading() {
-            for _ in 0..LOADERS {
-                threads.spawn("steadfast-loader", upkeep, run_loader)?;
-            }
+            // Two: decoding is what takes the time.
+            threads.spawn("steadfast-loader", upkeep, |jobs, upkeep| {
+                run_loader(jobs, upkeep, End::Front);
+            })?;
+            threads.spawn("steadfast-loader", upkeep, |jobs, upkeep| {
+                run_loader(jobs, upkeep, End::Back);
+            })?;
         }
         Ok(threads)
     }
@@ -209,10 +211,10 @@ fn note(result: Result<()>) {
     }
 }
 
-fn run_loader(jobs: &Jobs, upkeep: &Weak<Upkeep>) {
+fn run_loader(jobs: &Jobs, upkeep: &Weak<Upkeep>, end: End) {
     while !jobs.lock().stop {
         let Some(upkeep) = upkeep.upgrade() else { return };
-        match upkeep.load_next() {
+        match upkeep.load_next(end) {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -230,7 +232,7 @@ pub(crate) fn run_by_hand(jobs: &Jobs, pipeline: &Pipeline, upkeep: &Upkeep) {
     let checkpoint = std::mem::take(&mut state.checkpoint);
     let sync = state.sync.take();
     drop(state);
-    while let Ok(true) = upkeep.load_next() {}
+    while let Ok(true) = upkeep.load_next(End::Front) {}
     if let Some(request) = segment {
         prepare(pipeline, &request);
     }

@@ -111,39 +111,35 @@ enum Place {
     Database,
 }
 
-/// What tells a directory with an unfinished copy from a database that lost its MANIFEST.
+/// What tells a directory with an unfinished copy from a database that lost its MANIFEST: a file
+/// that is there before anything else, and goes when the MANIFEST is durable.
 pub(crate) mod unfinished_copy {
     use super::{Disk, Layout, Result, io};
     use steadfast_durability::disk::Access;
 
-    const TEXT: &[u8] = b"a copy that was not finished\n";
-
-    /// Says that a copy begins here. Replaced by the copy's MANIFEST.
+    /// Says that a copy begins here.
     pub(crate) fn mark(disk: &dyn Disk, layout: &Layout) -> Result<()> {
-        let path = layout.manifest_tmp();
-        let failed = |error| io(layout, &path, "write", error);
-        if let Err(error) = disk.remove(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            return Err(io(layout, &path, "remove", error));
+        if is_there(disk, layout)? {
+            return Ok(());
         }
-        let file = disk.create(&path, Access::Write).map_err(failed)?;
-        file.write_at(0, TEXT).map_err(failed)?;
-        file.sync_all().map_err(failed)?;
-        let root = layout.root();
+        let (path, root) = (layout.copying(), layout.root());
+        let made = disk.create(&path, Access::Write).and_then(|file| file.sync_all());
+        made.map_err(|error| io(layout, &path, "create", error))?;
         disk.sync_dir(root).map_err(|error| io(layout, root, "sync the directory", error))
     }
 
-    /// Whether [`mark`] was the last to write a MANIFEST there, while it was not finished.
+    /// Says that it is finished: its MANIFEST is durable.
+    pub(crate) fn unmark(disk: &dyn Disk, layout: &Layout) -> Result<()> {
+        let (path, root) = (layout.copying(), layout.root());
+        disk.remove(&path).map_err(|error| io(layout, &path, "remove", error))?;
+        disk.sync_dir(root).map_err(|error| io(layout, root, "sync the directory", error))
+    }
+
+    /// Whether a copy has begun and, if there is no MANIFEST, was not finished.
     pub(crate) fn is_there(disk: &dyn Disk, layout: &Layout) -> Result<bool> {
-        let path = layout.manifest_tmp();
-        let file = match disk.open(&path, Access::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            file => file.map_err(|error| io(layout, &path, "open", error))?,
-        };
-        let mut text = [0; TEXT.len()];
-        let read = file.read_at(0, &mut text).map_err(|error| io(layout, &path, "read", error))?;
-        Ok(text[..read] == *TEXT)
+        let path = layout.copying();
+        let kind = disk.kind(&path).map_err(|error| io(layout, &path, "look for", error))?;
+        Ok(kind.is_some())
     }
 }
 
@@ -271,11 +267,13 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         Some(manifest) => manifest,
         None => create(&builder, &layout)?,
     };
-    let kept = manifest.retention.clone();
-    if let Some(retention) = &builder.config.retention {
-        manifest.retention.clone_from(retention);
-    }
     let opened = open_snapshot(&*disk, &layout, &manifest, builder.config.policy)?;
+    let wanted = builder.config.retention.clone().unwrap_or_else(|| manifest.retention.clone());
+    let changed = wanted != manifest.retention;
+    if opened.snapshot.is_none() {
+        // The log has everything it ever had.
+        manifest.retention.clone_from(&wanted);
+    }
     let contents = Contents::on(manifest.retention.clone(), &opened);
     let policy = builder.config.policy;
     let recovered = recover(
@@ -303,7 +301,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
     // The log that lies behind the snapshot counts towards the next one.
     let due = builder.config.checkpoints.due_after(snapshot_bytes(&contents));
     let checkpoint_at = resume.position.saturating_add(due.saturating_sub(report.stats.bytes));
-    let mut writer = WalWriter::new(
+    let writer = WalWriter::new(
         disk,
         layout.clone(),
         options,
@@ -312,9 +310,6 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         builder.entropy.clone(),
         contents.namespaces.clone(),
     );
-    if builder.config.retention.as_ref().is_some_and(|retention| *retention != kept) {
-        writer.write_manifest()?;
-    }
     let start = Start {
         log: Log::Disk(Box::new(writer)),
         next_version: start_at.0,
@@ -323,7 +318,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         promised: start_at.1.0,
         checkpoint_at,
     };
-    Database::assemble(Parts {
+    let database = Database::assemble(Parts {
         builder,
         layout: Some(layout),
         manifest: None,
@@ -332,7 +327,11 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         start: Some(start),
         lock: Some(guard),
         started,
-    })
+    })?;
+    if changed {
+        database.set_retention(wanted)?;
+    }
+    Ok(database)
 }
 
 fn snapshot_bytes(contents: &Contents) -> u64 {

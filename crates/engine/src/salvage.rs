@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Version};
+use steadfast_core::{
+    NamespaceId, Record, ReplayTarget, RetentionDomain, RetentionFloor, SortedTable, TypeTag,
+    Version,
+};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::{
@@ -19,7 +22,7 @@ use crate::config::DatabaseBuilder;
 use crate::copy::{CopyInfo, Source, write_copy};
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::loading::{Loading, Sources};
+use crate::loading::{End, Loading, Sources};
 use crate::open::{Contents, is_vacant};
 
 /// What salvaging found, and what it could not take along.
@@ -79,7 +82,7 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
     let policy = RecoveryPolicy::AcceptLoss;
     let opened = open_snapshot(&*disk, &layout, &manifest, policy)?;
     let contents = Contents::on(manifest.retention.clone(), &opened);
-    let sources = Sources { disk: &*disk, layout: &layout, manifest: manifest.clone() };
+    let sources = Sources { disk: &*disk, layout: &layout, manifest: &|| Ok(manifest.clone()) };
     match &opened.snapshot {
         Some(_) => load(&contents, &sources, &mut losses)?,
         None => take_rows(&contents, &sources, &opened, &mut losses)?,
@@ -134,7 +137,15 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
 fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) -> Result<()> {
     let Some(snapshot) = &contents.snapshot else { return Ok(()) };
     let loading = Loading::new(snapshot.clone(), Instant::now());
-    while loading.load_next(&contents.store, sources) {}
+    while loading.load_next(End::Front, &contents.store, sources) {}
+    if !loading.load_times(&contents.times, sources)? {
+        losses.extend(loading.stats().failed);
+        // Whether something had expired by then cannot be told any more.
+        let floor =
+            RetentionFloor { version: snapshot.meta().version.next(), ..Default::default() };
+        let domain = RetentionDomain { run: None, tag: TypeTag::Kv };
+        contents.store.raise_floors(&[(domain, floor)]);
+    }
     let failed = loading.failed();
     if failed.is_empty() {
         return Ok(());
@@ -142,8 +153,8 @@ fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) ->
     let mut sections: Vec<(usize, Vec<Record>)> =
         failed.into_iter().map(|section| (section, Vec::new())).collect();
     let number = snapshot.info().number;
-    let Sources { disk, layout, manifest } = sources;
-    let salvaged = salvage_rows(*disk, layout, number, manifest.database, |row| {
+    let Sources { disk, layout, .. } = sources;
+    let salvaged = salvage_rows(*disk, layout, number, snapshot.database(), |row| {
         let section = snapshot.section_of(row.key());
         if let Some((_, rows)) = sections.iter_mut().find(|(failed, _)| *failed == section) {
             rows.push(row);
@@ -152,10 +163,6 @@ fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) ->
     losses.extend(salvaged.losses.iter().map(describe));
     for (section, rows) in sections {
         contents.store.supply_section(section, rows);
-    }
-    if contents.times.ask(|_| ()).is_err() {
-        losses.push(format!("{}: the times of commits", Layout::snapshot_label(number)));
-        contents.times.forget_older();
     }
     Ok(())
 }
@@ -168,6 +175,7 @@ fn take_rows(
     losses: &mut Vec<String>,
 ) -> Result<()> {
     let Sources { disk, layout, manifest } = sources;
+    let manifest = manifest()?;
     let Some(newest) = manifest.newest_snapshot() else { return Ok(()) };
     losses.extend(opened.damage().map(ToString::to_string));
     let rows = Mutex::new(Vec::new());

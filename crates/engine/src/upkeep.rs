@@ -27,7 +27,7 @@ use crate::commit::{CLOSED, Pipeline};
 use crate::commit_times::CommitTimes;
 use crate::config::{CheckpointPolicy, CompactMode};
 use crate::error::{Error, Result};
-use crate::loading::{LoadStats, Loading, Sources};
+use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
 
 /// Keys looked at in one step of trimming; between steps a closing database may stop.
@@ -103,6 +103,16 @@ impl Space {
 /// Namespaces by their ids.
 pub(crate) type Dictionary = Vec<(NamespaceId, Namespace)>;
 
+/// The domains of what may expire, with their rules.
+fn domains_that_expire(
+    policy: &RetentionPolicy,
+) -> impl Iterator<Item = (RetentionDomain, Retention)> {
+    let tag = TypeTag::Kv;
+    let of_runs =
+        policy.runs().map(move |(run, rule)| (RetentionDomain { run: Some(run), tag }, rule));
+    std::iter::once((RetentionDomain { run: None, tag }, policy.of_primitive(tag))).chain(of_runs)
+}
+
 /// See the module.
 pub(crate) struct Upkeep {
     pub(crate) store: UnifiedStore,
@@ -118,6 +128,8 @@ pub(crate) struct Upkeep {
     pub(crate) loading: Option<Loading>,
     pub(crate) policy: CheckpointPolicy,
     pub(crate) busy: Mutex<()>,
+    /// Damage of the snapshot that was opened has had its consequences.
+    pub(crate) distrusted: AtomicBool,
     /// Whatever takes long stops soon.
     pub(crate) stopping: AtomicBool,
 }
@@ -172,36 +184,57 @@ impl Upkeep {
     }
 
     /// Loads one section of the snapshot. Returns whether there was one left.
-    pub(crate) fn load_next(&self) -> Result<bool> {
+    pub(crate) fn load_next(&self, end: End) -> Result<bool> {
         let Some(loading) = &self.loading else { return Ok(false) };
         let Files { disk, layout, .. } = self.files()?;
-        let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
-        let more = loading.load_next(&self.store, &sources);
+        let sources = Sources { disk: &**disk, layout, manifest: &|| self.manifest() };
+        let more = loading.load_next(end, &self.store, &sources);
+        if !more && self.store.is_loaded() {
+            self.load_times(loading, &sources)?;
+        }
         self.distrust_if_damaged(loading)?;
         Ok(more)
+    }
+
+    /// Has the times of commits in memory, or given up.
+    fn load_times(&self, loading: &Loading, sources: &Sources<'_>) -> Result<()> {
+        if !loading.load_times(&self.times, sources)? {
+            // Whether something had expired then cannot be told any more.
+            self.raise_floors_of_what_expires(loading.snapshot().meta().version.next());
+        }
+        Ok(())
     }
 
     /// Has everything in memory when it returns.
     pub(crate) fn finish_loading(&self) -> Result<()> {
         let Some(loading) = &self.loading else { return Ok(()) };
-        if self.store.is_loaded() {
-            return Ok(());
-        }
         let Files { disk, layout, .. } = self.files()?;
-        let sources = Sources { disk: &**disk, layout, manifest: self.manifest()? };
-        let finished = loading.finish(&self.store, &sources);
+        let sources = Sources { disk: &**disk, layout, manifest: &|| self.manifest() };
+        let finished = match self.store.is_loaded() {
+            true => Ok(()),
+            false => loading.finish(&self.store, &sources),
+        };
+        self.load_times(loading, &sources)?;
         self.distrust_if_damaged(loading)?;
         finished
     }
 
-    /// The next snapshot must not be taken to stand on one that is damaged.
+    /// The next snapshot must not be taken to stand on one that is damaged; and it is due.
     fn distrust_if_damaged(&self, loading: &Loading) -> Result<()> {
-        if self.pipeline.is_some() && loading.found_damage() && self.store.is_loaded() {
-            let number = loading.snapshot().info().number;
-            self.with_writer(|writer| {
-                writer.distrust_snapshot(number);
-                Ok(())
-            })?;
+        let Some(pipeline) = &self.pipeline else { return Ok(()) };
+        if !loading.found_damage() || !self.store.is_loaded() {
+            return Ok(());
+        }
+        if self.distrusted.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let number = loading.snapshot().info().number;
+        self.with_writer(|writer| {
+            writer.distrust_snapshot(number);
+            Ok(())
+        })?;
+        if !self.policy.is_manual() {
+            pipeline.ask_for_checkpoint();
         }
         Ok(())
     }
@@ -246,8 +279,11 @@ impl Upkeep {
         // What a snapshot holds must be durable in the log before anything names it; so this
         // also says whether anything may be named at all.
         pipeline.sync()?;
-        let number = self.with_writer(|writer| Ok(writer.next_snapshot()))?;
-        let (manifest, namespaces) = self.described_upto(version)?;
+        let (number, manifest, defined) = self.with_writer(|writer| {
+            let manifest = writer.manifest().clone();
+            Ok((writer.next_snapshot(), manifest, writer.defined_upto(version)))
+        })?;
+        let namespaces = self.dictionary(defined);
         let newest = manifest.newest_snapshot();
         let mut info = CheckpointInfo {
             watermark: version,
@@ -330,15 +366,10 @@ impl Upkeep {
         self.pipeline.as_ref().map_or(Ok(()), |pipeline| pipeline.sync())
     }
 
-    /// The MANIFEST, and the dictionary that commits up to `version` use.
-    pub(crate) fn described_upto(&self, version: Version) -> Result<(Manifest, Dictionary)> {
-        let manifest = self.manifest()?;
-        let defined = match &self.pipeline {
-            Some(_) => self.with_writer(|writer| Ok(writer.defined_upto(version)))?,
-            None => self.namespaces.ids(),
-        };
+    /// These namespaces by their ids.
+    pub(crate) fn dictionary(&self, ids: Vec<NamespaceId>) -> Dictionary {
         let lookup = |id| Some((id, self.namespaces.namespace(id)?));
-        Ok((manifest, defined.into_iter().filter_map(lookup).collect()))
+        ids.into_iter().filter_map(lookup).collect()
     }
 
     /// Above every version that may have been given out.
@@ -369,6 +400,18 @@ impl Upkeep {
     pub(crate) fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
         let _busy = self.busy();
         let started = Instant::now();
+        if self.files.is_none() && mode == CompactMode::Full {
+            let versions_removed = self.trim()?;
+            return Ok(CompactInfo {
+                mode,
+                reclaimed_bytes: 0,
+                wal_segments_removed: 0,
+                snapshots_removed: 0,
+                versions_removed,
+                checkpoint: None,
+                duration: started.elapsed(),
+            });
+        }
         let Files { disk, layout, .. } = self.files()?;
         let before = disk_usage(&**disk, layout)?.total();
         let (mut versions_removed, mut checkpoint) = (0, None);
@@ -421,38 +464,25 @@ impl Upkeep {
         if self.times.heap_bytes() < COMMIT_TIMES_BYTES {
             return;
         }
-        let expires = |tag: TypeTag| tag == TypeTag::Kv;
-        let runs = policy.runs().map(|(run, rule)| (Some(run), Some(rule)));
-        let domains: Vec<_> = std::iter::once((None, None))
-            .chain(runs)
-            .flat_map(|(run, rule)| {
-                let of = move |tag| {
-                    let rule = rule.unwrap_or_else(|| policy.of_primitive(tag));
-                    (RetentionDomain { run, tag }, rule)
-                };
-                TypeTag::ALL.into_iter().filter(|tag| expires(*tag)).map(of)
-            })
-            .collect();
         let floors = self.store.floors();
         let floor_of = |domain: RetentionDomain| {
-            floors
-                .iter()
-                .find(|floor| floor.0 == domain)
-                .map_or(Version::ZERO, |floor| floor.1.version)
+            let floor = floors.iter().find(|floor| floor.0 == domain);
+            floor.map_or(Version::ZERO, |floor| floor.1.version)
         };
+        let kept = domains_that_expire(policy).filter(|(_, rule)| *rule != Retention::NEWEST);
         let oldest_view = self.store.stats().oldest_view.unwrap_or(Version::MAX);
-        let keep_from = domains
-            .iter()
-            .filter(|(_, rule)| *rule != Retention::NEWEST)
-            .map(|(domain, _)| floor_of(*domain))
-            .min()
-            .unwrap_or(Version::MAX)
-            .min(oldest_view)
-            .min(self.store.current_version());
-        let floor = RetentionFloor { version: keep_from, clock: Timestamp::ZERO };
-        let raised: Vec<_> = domains.into_iter().map(|(domain, _)| (domain, floor)).collect();
-        self.store.raise_floors(&raised);
+        let keep_from = kept.map(|(domain, _)| floor_of(domain)).min().unwrap_or(Version::MAX);
+        let keep_from = keep_from.min(oldest_view).min(self.store.current_version());
+        self.raise_floors_of_what_expires(keep_from);
         self.times.trim(keep_from);
+    }
+
+    fn raise_floors_of_what_expires(&self, version: Version) {
+        let Ok(manifest) = self.manifest() else { return };
+        let floor = RetentionFloor { version, clock: Timestamp::ZERO };
+        let domains = domains_that_expire(&manifest.retention);
+        let raised: Vec<_> = domains.map(|(domain, _)| (domain, floor)).collect();
+        self.store.raise_floors(&raised);
     }
 
     fn open(&self, number: u64) -> Result<Snapshot> {
@@ -489,6 +519,8 @@ impl Upkeep {
     /// Makes a checkpoint and removes what it makes superfluous: what the background thread
     /// does when it is time.
     pub(crate) fn checkpoint_and_compact(&self) -> Result<()> {
+        self.finish_loading()?;
+        self.trim()?;
         self.checkpoint()?;
         self.compact(CompactMode::WalOnly).map(drop)
     }

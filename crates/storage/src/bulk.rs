@@ -1,6 +1,7 @@
 //! Inserting many records at once, as replay does.
 //!
-//! A run is cut in two by key, and each half is sorted and merged into the leaves by a thread
+//! The more records come at once, the more of them fall into each leaf, and the seldomer it is
+//! touched: runs are gathered until there are about as many as the store has keys. A run is cut in two by key, and each half is sorted and merged into the leaves by a thread
 //! of its own. A leaf that gets more than it holds is built anew as several, each with some
 //! room left. Readers are kept out of one region at a time.
 
@@ -22,6 +23,16 @@ const LEAF_ROWS_BUILT: usize = LEAF_ROWS_MAX * 27 / 32;
 /// Below this many records a second thread costs more than it brings.
 const TWO_THREADS_FROM: usize = 4096;
 
+/// Fewer records than this wait for more.
+const GATHERED_RECORDS_MIN: usize = if cfg!(test) { 100 } else { 1 << 18 };
+
+/// More bytes than this do not wait: they are held beside what they supersede.
+const GATHERED_BYTES_MAX: usize = 256 << 20;
+
+/// From this many records on, a leaf is built anew of its rows and them: inserting each one
+/// moves what is behind it.
+const MERGED_FROM: usize = LEAF_ROWS_MAX / 4;
+
 /// Records whose memory is asked for at once, before they are used one by one.
 const WARMED: usize = 64;
 
@@ -30,6 +41,13 @@ struct Keyed {
     head: u128,
     hash: u64,
     record: Record,
+}
+
+/// Runs that nobody can read yet, until they are worth inserting.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    records: Vec<Record>,
+    bytes: usize,
 }
 
 /// One run on its way in.
@@ -42,8 +60,28 @@ struct Bulk<'a> {
 }
 
 impl Inner {
-    /// Inserts a run of records, none of which is published.
+    /// Takes a run of records, none of which is published.
     pub(crate) fn apply_run(&self, run: Vec<Record>) {
+        if self.registry.visible() != Version::ZERO {
+            return self.insert_run(run);
+        }
+        // Held while the records are inserted: the next run comes after them.
+        let mut gathered = lock::lock(&self.gathered);
+        gathered.bytes += run.iter().map(Record::heap_bytes).sum::<usize>();
+        gathered.records.extend(run);
+        let many = self.points.len().max(GATHERED_RECORDS_MIN);
+        if gathered.records.len() >= many || gathered.bytes >= GATHERED_BYTES_MAX {
+            self.insert_run(std::mem::take(&mut *gathered).records);
+        }
+    }
+
+    /// Inserts what is left of the runs so far.
+    pub(crate) fn finish_runs(&self) {
+        let mut gathered = lock::lock(&self.gathered);
+        self.insert_run(std::mem::take(&mut *gathered).records);
+    }
+
+    fn insert_run(&self, run: Vec<Record>) {
         let Some(first) = run.first().cloned() else { return };
         let shared = run.iter().fold(first.key().len(), |shared, record| {
             shared.min(common_prefix(&first.key()[..shared], record.key()))
@@ -181,7 +219,9 @@ impl Bulk<'_> {
                 None => records.len(),
             };
             let rows = leaves.leaf_mut(index).len();
-            if rows + in_leaf <= LEAF_ROWS_MAX {
+            if in_leaf >= MERGED_FROM {
+                self.build_anew(rules, leaves, index, &records[..in_leaf], points);
+            } else if rows + in_leaf <= LEAF_ROWS_MAX {
                 self.insert_each(rules, leaves, index, &records[..in_leaf], points);
             } else if in_leaf < LEAF_ROWS_MAX && rows > 1 {
                 leaves.split(index);

@@ -58,12 +58,39 @@ impl Inner {
         // Insertion wants the versions of a key as commits wrote them.
         records.chunk_by_mut(|a, b| a.key() == b.key()).for_each(<[Record]>::reverse);
         let mut rest = records.into_iter();
-        while let Some(last) = rest.as_slice().get(..PART.min(rest.len())).and_then(<[_]>::last) {
-            // The versions of a key stay together: readers see all of them or none.
-            let after = &rest.as_slice()[PART.min(rest.len())..];
-            let more = after.iter().take_while(|record| record.key() == last.key()).count();
-            let part = PART.min(rest.len()) + more;
+        while rest.len() > 0 {
+            let part = part_of(rest.as_slice());
             self.insert_sorted(rest.by_ref().take(part));
         }
+    }
+}
+
+/// How many of sorted records go in next. The versions of a key stay together: a reader who
+/// found only older ones in memory would not ask the table for the newer.
+fn part_of(records: &[Record]) -> usize {
+    let Some((part, rest)) = records.split_at_checked(PART) else { return records.len() };
+    let last = part.last().expect("a part is not empty").key();
+    PART + rest.iter().take_while(|record| record.key() == last).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steadfast_core::{RecordBuilder, Timestamp, Version};
+
+    #[test]
+    fn a_part_ends_between_two_keys() {
+        let record = |key: u8, version| {
+            RecordBuilder { version: Version(version), timestamp: Timestamp::ZERO, expiry: None }
+                .put(&[key], 1)
+        };
+        let versions = |counts: &[u64]| -> Vec<_> {
+            let keys = counts.iter().zip(0..);
+            keys.flat_map(|(count, key)| (1..=*count).map(move |v| record(key, v))).collect()
+        };
+        assert_eq!(part_of(&versions(&[3, 2])), 5);
+        assert_eq!(part_of(&versions(&[12, 4, 5])), 16);
+        assert_eq!(part_of(&versions(&[12, 9, 5])), 21);
+        assert_eq!(part_of(&versions(&[40, 5])), 40);
     }
 }

@@ -170,7 +170,6 @@ impl Points {
     }
 
     /// How many keys it has.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock::read(&shard.0).len()).sum()
     }

@@ -16,6 +16,7 @@ use steadfast_core::{
 };
 
 use crate::beneath::{Beneath, LoadProgress};
+use crate::bulk::Gathered;
 use crate::chain::{Chain, Limits};
 use crate::directory::{Directory, Seek};
 use crate::garbage::Garbage;
@@ -50,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) rules: RwLock<Rules>,
     pub(crate) registry: Registry,
     pub(crate) garbage: Garbage,
+    pub(crate) gathered: Mutex<Gathered>,
     /// Held by the store's own writes, which choose versions themselves.
     writer: Mutex<()>,
 }
@@ -83,6 +85,7 @@ impl UnifiedStore {
             rules: RwLock::new(Rules::new(&policy.into())),
             registry: Registry::new(),
             garbage: Garbage::new(),
+            gathered: Mutex::default(),
             writer: Mutex::new(()),
         };
         Self { inner: Arc::new(inner) }
@@ -349,9 +352,9 @@ fn tombstone(key: &Key, version: Version, timestamp: Timestamp) -> Record {
 }
 
 impl ReplayTarget for UnifiedStore {
-    /// Takes a run in bulk. What no reader will be able to see is dropped at once: before the
-    /// first [`publish`](UnifiedStore::publish) that is all but the versions that retention
-    /// keeps.
+    /// Takes a run in bulk; before the first [`publish`](UnifiedStore::publish) it may wait for
+    /// more until [`finish`](ReplayTarget::finish). What no reader will be able to see is dropped at once: before
+    /// the first publication that is all but the versions that retention keeps.
     fn apply(&self, run: Vec<Record>) {
         self.inner.apply_run(run);
     }
@@ -361,6 +364,7 @@ impl ReplayTarget for UnifiedStore {
     }
 
     fn finish(&self, version: Version) {
+        self.inner.finish_runs();
         self.publish(version);
         self.inner.prune_waiting(usize::MAX);
     }

@@ -5,10 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use steadfast_engine::{
-    Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, Value, Version,
+    CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, SnapshotClass,
+    Value, Version,
 };
 
-use crate::model::{Content, Op, content_now};
+use crate::model::{Content, Op, content_now, content_of};
 use crate::sim::{Choice, Moment, Plan, SimDisk};
 use crate::workload::{Driver, History, Progress, Workload, builder};
 
@@ -40,6 +41,18 @@ pub struct Tally {
     pub nested: u64,
     /// How often each class was found.
     pub classes: HashMap<LogClass, u64>,
+    /// How often each class of snapshots was found.
+    pub snapshots: HashMap<SnapshotClass, u64>,
+    /// Opened images whose log had lost its first segments to a compaction.
+    pub compacted: u64,
+    /// Opened images that were read before they were loaded, loaded, and read again.
+    pub in_place: u64,
+    /// Opened images that were compacted and read again.
+    pub compactions: u64,
+    /// Older versions that were looked at, all of their content.
+    pub versions: u64,
+    /// Snapshots that were written while a streamed transaction was open.
+    pub straddled: u64,
     /// Seconds it took.
     pub seconds: f64,
 }
@@ -55,6 +68,14 @@ impl Tally {
         for (class, count) in &other.classes {
             *self.classes.entry(*class).or_default() += count;
         }
+        for (class, count) in &other.snapshots {
+            *self.snapshots.entry(*class).or_default() += count;
+        }
+        self.compacted += other.compacted;
+        self.in_place += other.in_place;
+        self.compactions += other.compactions;
+        self.versions += other.versions;
+        self.straddled += other.straddled;
     }
 }
 
@@ -64,7 +85,8 @@ impl std::fmt::Display for Tally {
         write!(
             f,
             "{} crash points, {} images ({:.0}/s), {} different ones opened ({:.0}/s), {} inside \
-             recovery, {:?}, {:.1} s",
+             recovery, {:?}, {:?}, {} without their first segments, {} read in place and then \
+             loaded, {} compacted, {} older versions read, {} snapshots across a stream, {:.1} s",
             self.moments,
             self.images,
             rate(self.images),
@@ -72,6 +94,12 @@ impl std::fmt::Display for Tally {
             rate(self.opened),
             self.nested,
             self.classes,
+            self.snapshots,
+            self.compacted,
+            self.in_place,
+            self.compactions,
+            self.versions,
+            self.straddled,
             self.seconds
         )
     }
@@ -84,6 +112,8 @@ pub struct Found {
     pub prefix: Option<usize>,
     /// What its log was found to be.
     pub class: LogClass,
+    /// What its snapshots were found to be.
+    pub snapshots: SnapshotClass,
     /// The newest version that was given out after it was opened.
     pub next: Version,
 }
@@ -95,6 +125,7 @@ pub struct Judge<'a> {
     config: DatabaseConfig,
     mode: DurabilityMode,
     effort: Effort,
+    keeps_all: bool,
     seen: HashMap<u64, Found>,
     tally: Tally,
     rng: fastrand::Rng,
@@ -144,8 +175,9 @@ impl<'a> Judge<'a> {
             config: workload.config.clone(),
             mode: workload.mode,
             effort,
+            keeps_all: workload.keeps_all,
             seen: HashMap::new(),
-            tally: Tally::default(),
+            tally: Tally { straddled: history.straddled, ..Tally::default() },
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -193,8 +225,12 @@ impl<'a> Judge<'a> {
             return self.within(&found, progress, low).map(|()| found);
         }
         self.tally.opened += 1;
+        if lost_its_beginning(image) {
+            self.tally.compacted += 1;
+        }
         let found = catch(|| self.open(image, progress, low, cut))?;
         *self.tally.classes.entry(found.class).or_default() += 1;
+        *self.tally.snapshots.entry(found.snapshots).or_default() += 1;
         if let Some(key) = key {
             self.seen.insert(key, found);
         }
@@ -227,13 +263,26 @@ impl<'a> Judge<'a> {
         Ok(())
     }
 
-    fn open(&self, image: &SimDisk, progress: &Progress, low: usize, cut: Cut) -> Verdict<Found> {
+    fn open(
+        &mut self,
+        image: &SimDisk,
+        progress: &Progress,
+        low: usize,
+        cut: Cut,
+    ) -> Verdict<Found> {
+        let turn = self.tally.opened;
         let read = self.read_only(image, cut)?;
         let disk = image.killed();
         let db = builder(&disk, self.config.clone())
             .open()
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
-        let class = db.recovery_report().log;
+        let (class, snapshots) = (db.recovery_report().log, db.recovery_report().snapshots);
+        if !matches!(snapshots, SnapshotClass::Nothing | SnapshotClass::Sound) {
+            return Err(format!("a crash damaged a snapshot: {}", db.recovery_report()));
+        }
+        if turn.is_multiple_of(2) {
+            db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
+        }
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
         let prefix = self.prefix(db.current_version(), &content)?;
         if let Some(read) = &read
@@ -244,9 +293,10 @@ impl<'a> Judge<'a> {
         let fresh = read.is_none();
         // Before it gives out a version, what it shows must be durable.
         let cut_again = dropped(&disk);
+        self.look_closer(&db, turn, &content, prefix)?;
         let next = self.go_on(&db, &disk, &content)?;
-        let found =
-            Found { prefix: if fresh && prefix == 0 { None } else { Some(prefix) }, class, next };
+        let prefix = if fresh && prefix == 0 { None } else { Some(prefix) };
+        let found = Found { prefix, class, snapshots, next };
         self.within(&found, progress, low)?;
         let again = builder(&cut_again, self.config.clone())
             .open()
@@ -255,6 +305,69 @@ impl<'a> Judge<'a> {
             return Err("a power cut after opening took away what was shown".into());
         }
         Ok(found)
+    }
+
+    /// Nothing that is done to keep a database small and quick changes what is read, and it
+    /// finds nothing wrong.
+    fn look_closer(
+        &mut self,
+        db: &Database,
+        turn: u64,
+        content: &Content,
+        prefix: usize,
+    ) -> Verdict<()> {
+        let same = |when: &str| match content_now(db) {
+            Ok(found) if found == *content => Ok(()),
+            Ok(found) => {
+                let differences = self.history.models[prefix].compare(&found);
+                Err(format!("{when}, reads change: {differences:?}"))
+            }
+            Err(error) => Err(format!("{when}, reading: {error}")),
+        };
+        let mut versions = 0;
+        if self.keeps_all && turn.is_multiple_of(7) {
+            versions += self.look_back(db, prefix).map_err(|why| format!("in place: {why}"))?;
+        }
+        if !turn.is_multiple_of(2) {
+            db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
+            same("loaded")?;
+            self.tally.in_place += 1;
+        }
+        if turn.is_multiple_of(5) {
+            let damaged = db.verify().map_err(|error| format!("verifying: {error}"))?;
+            if !damaged.is_empty() {
+                return Err(format!("damage where there is none: {damaged:?}"));
+            }
+        }
+        if turn.is_multiple_of(3) {
+            let full = turn.is_multiple_of(2);
+            let mode = if full { CompactMode::Full } else { CompactMode::WalOnly };
+            match db.compact(mode) {
+                Ok(_) => self.tally.compactions += 1,
+                // There is no checkpoint.
+                Err(error) if !full && error.kind() == ErrorKind::Invalid => {}
+                Err(error) => return Err(format!("compacting: {error}")),
+            }
+            same("compacted")?;
+        }
+        if self.keeps_all && turn.is_multiple_of(4) {
+            versions += self.look_back(db, prefix)?;
+        }
+        self.tally.versions += versions;
+        Ok(())
+    }
+
+    /// Every version that was kept shows what it showed. Returns how many there were.
+    fn look_back(&self, db: &Database, prefix: usize) -> Verdict<u64> {
+        for (at, version) in self.history.versions[..prefix].iter().enumerate() {
+            let content = db.view_at(*version).and_then(|view| content_of(&view));
+            let content = content.map_err(|error| format!("at version {version}: {error}"))?;
+            let differences = self.history.models[at + 1].compare(&content);
+            if !differences.is_empty() {
+                return Err(format!("at version {version}: {differences:?}"));
+            }
+        }
+        Ok(prefix as u64)
     }
 
     /// What a read-only opening shows; `None` if there is no database. It must not write, and
@@ -345,8 +458,11 @@ impl<'a> Judge<'a> {
     ) -> Verdict<()> {
         let disk = image.killed();
         disk.record_moments();
-        let opened =
-            builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
+        let opened = builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
+        if self.tally.opened.is_multiple_of(2) {
+            // What is crashed is a compaction of what was recovered, too.
+            opened.compact(CompactMode::Full).map_err(|error| format!("compacting: {error}"))?;
+        }
         let moments = disk.take_moments();
         drop(opened);
         for moment in moments {
@@ -399,8 +515,21 @@ impl<'a> Judge<'a> {
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
         let prefix = Some(self.prefix(db.current_version(), &content)?);
-        Ok(Found { prefix, class: db.recovery_report().log, next: Version::ZERO })
+        db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
+        if content_now(&db).map_err(|error| format!("loaded, reading: {error}"))? != content {
+            return Err("loading changed what is read".into());
+        }
+        let report = db.recovery_report();
+        let (class, snapshots) = (report.log, report.snapshots);
+        Ok(Found { prefix, class, snapshots, next: Version::ZERO })
     }
+}
+
+/// Whether a compaction has removed the first segments of its log.
+fn lost_its_beginning(image: &SimDisk) -> bool {
+    let paths = image.paths();
+    let first = paths.iter().find(|path| path.contains("/WAL/"));
+    first.is_some_and(|path| !path.ends_with("wal-000001.seg"))
 }
 
 /// What is left when the power goes now and nothing that is not durable was kept.

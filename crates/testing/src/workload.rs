@@ -1,13 +1,13 @@
 //! A program that uses a database, drawn from a seed, and the record of what it was told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use steadfast_engine::{
-    CompactMode, Database, DatabaseConfig, DurabilityMode, Entropy, Error, ErrorKind, ManualClock,
-    Result, Timestamp, Value, Version,
+    CompactMode, Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, Entropy, Error, ErrorKind, ManualClock, Result, Retention,
+    Timestamp, Value, Version,
 };
 
 use crate::model::{Op, ReferenceModel};
@@ -30,6 +30,9 @@ pub enum Action {
     Checkpoint,
     /// Removes what is not needed any more.
     Compact(CompactMode),
+    /// Commits a transaction that is given its version before a checkpoint, and, if a mode is
+    /// given, a compaction, and written to its end only after it.
+    Straddle(Vec<Op>, Option<CompactMode>),
     /// Closes and opens again.
     Reopen,
 }
@@ -45,6 +48,8 @@ pub struct Workload {
     pub mode: DurabilityMode,
     /// Where its random bits begin: two programs with the same are twins.
     pub entropy_seed: u64,
+    /// Every version is kept, and can be looked at.
+    pub keeps_all: bool,
 }
 
 /// The window of [`Workload::seeded`] in batched mode.
@@ -63,6 +68,12 @@ impl Workload {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut actions = vec![Action::Commit(vec![Op::Run("run-0".into())])];
         while actions.len() < length {
+            // A stream across a checkpoint is in every longer program, early and late.
+            if length >= 30 && (actions.len() % (length / 3)) == length / 3 - 3 {
+                let mode = (actions.len() > length / 2).then_some(CompactMode::WalOnly);
+                actions.push(Action::Commit(small(&mut rng)));
+                actions.push(Action::Straddle(streamed(&mut rng), mode));
+            }
             actions.push(match rng.u32(..100) {
                 0..55 => Action::Commit(small(&mut rng)),
                 55..62 => Action::CommitStrict(small(&mut rng)),
@@ -72,7 +83,12 @@ impl Workload {
                 79..83 => Action::Checkpoint,
                 83..86 => Action::Compact(CompactMode::WalOnly),
                 86..88 => Action::Compact(CompactMode::Full),
-                88..95 => Action::Maintain(Duration::from_millis(rng.u64(1..250))),
+                88..91 => {
+                    let ops = if rng.bool() { streamed(&mut rng) } else { small(&mut rng) };
+                    let modes = [None, Some(CompactMode::WalOnly), Some(CompactMode::Full)];
+                    Action::Straddle(ops, modes[rng.usize(..3)])
+                }
+                91..95 => Action::Maintain(Duration::from_millis(rng.u64(1..250))),
                 _ => Action::Reopen,
             });
         }
@@ -82,7 +98,22 @@ impl Workload {
     /// These actions, with the smallest segments.
     pub const fn new(actions: Vec<Action>, mode: DurabilityMode) -> Self {
         let config = DatabaseConfig::new(mode).segment_bytes(SEGMENT_BYTES).manual_checkpoints();
-        Self { actions, config, mode, entropy_seed: 1 }
+        Self { actions, config, mode, entropy_seed: 1, keeps_all: false }
+    }
+
+    /// With every version kept.
+    #[must_use]
+    pub fn keeping_all(mut self) -> Self {
+        self.config = self.config.retention(Retention::KeepAll);
+        self.keeps_all = true;
+        self
+    }
+
+    /// With a checkpoint and a compaction after so many bytes of log.
+    #[must_use]
+    pub fn with_checkpoints_after(mut self, bytes: u64) -> Self {
+        self.config = self.config.checkpoint_bytes(bytes);
+        self
     }
 }
 
@@ -115,15 +146,43 @@ fn small(rng: &mut fastrand::Rng) -> Vec<Op> {
     (0..rng.usize(1..4)).map(|_| op(rng)).collect()
 }
 
-/// A transaction that does not fit a frame.
+/// A transaction that may not fit a frame.
 fn large(rng: &mut fastrand::Rng) -> Vec<Op> {
+    let count = rng.u32(4..14);
+    puts(rng, count)
+}
+
+/// A transaction that does not fit a frame of the smallest segments.
+fn streamed(rng: &mut fastrand::Rng) -> Vec<Op> {
+    let count = rng.u32(STREAMED_OPS_MIN..16);
+    puts(rng, count)
+}
+
+/// So many operations of [`puts`] are streamed.
+const STREAMED_OPS_MIN: u32 = 13;
+
+fn puts(rng: &mut fastrand::Rng, count: u32) -> Vec<Op> {
     let run = run_name(rng);
     let mut ops = Vec::new();
-    for n in 0..rng.u32(4..14) {
+    for n in 0..count {
         let bytes: Vec<u8> = (0..rng.usize(1000..2500)).map(|_| rng.u8(..)).collect();
         ops.push(Op::Put(run.clone(), format!("large{n}"), Value::from(bytes.as_slice())));
     }
     ops
+}
+
+/// Whether it is as [`streamed`] makes them.
+fn is_streamed(ops: &[Op]) -> bool {
+    let name = |op: &Op| matches!(op, Op::Put(_, key, _) if key.starts_with("large"));
+    ops.len() >= STREAMED_OPS_MIN as usize && ops.iter().all(name)
+}
+
+/// There may be no checkpoint yet.
+fn compact(db: &Database, mode: CompactMode) -> Result<()> {
+    match db.compact(mode) {
+        Err(error) if error.kind() == ErrorKind::Invalid => Ok(()),
+        done => done.map(drop),
+    }
 }
 
 /// How far the program had come.
@@ -168,6 +227,8 @@ pub struct History {
     pub progress: Vec<Progress>,
     /// How each action ended that did not end well.
     pub errors: Vec<(usize, Error)>,
+    /// How often a snapshot was written while a streamed transaction had begun and not ended.
+    pub straddled: u64,
 }
 
 /// A program at work on a simulated disk.
@@ -187,10 +248,19 @@ pub fn path() -> PathBuf {
 }
 
 /// Opens a database on a simulated disk, with a clock and random bits of its own.
-pub fn builder(disk: &SimDisk, config: DatabaseConfig) -> steadfast_engine::DatabaseBuilder {
+pub fn builder(disk: &SimDisk, config: DatabaseConfig) -> DatabaseBuilder {
+    builder_at(disk, path(), config)
+}
+
+/// As [`builder`], for a database that lies elsewhere.
+pub fn builder_at(
+    disk: &SimDisk,
+    path: impl AsRef<Path>,
+    config: DatabaseConfig,
+) -> DatabaseBuilder {
     // Two lives of a database never draw the same bits.
     static LIVES: AtomicU64 = AtomicU64::new(1 << 32);
-    Database::builder(path())
+    Database::builder(path)
         .disk(Arc::new(disk.clone()))
         .config(config)
         .clock(ManualClock::at(Timestamp::from_micros(1 << 50)))
@@ -212,6 +282,7 @@ impl Driver {
                 models: vec![Arc::default()],
                 progress: vec![Progress::default()],
                 errors: Vec::new(),
+                straddled: 0,
             },
         }
     }
@@ -260,11 +331,12 @@ impl Driver {
         let db = self.db.clone().expect("it was just opened");
         self.clock.advance(Duration::from_millis(3));
         match action {
-            Action::Commit(ops) => self.commit(&db, &[ops], false)?,
-            Action::CommitStrict(ops) => self.commit(&db, &[ops], true)?,
+            Action::Commit(ops) => self.commit(&db, &[ops], false, None)?,
+            Action::CommitStrict(ops) => self.commit(&db, &[ops], true, None)?,
             Action::Together(transactions) => {
-                self.commit(&db, &transactions.iter().collect::<Vec<_>>(), false)?;
+                self.commit(&db, &transactions.iter().collect::<Vec<_>>(), false, None)?;
             }
+            Action::Straddle(ops, mode) => self.commit(&db, &[ops], false, Some(*mode))?,
             Action::Flush => {
                 db.flush()?;
                 self.note(|progress| progress.promised = progress.acknowledged);
@@ -276,11 +348,7 @@ impl Driver {
             Action::Checkpoint => {
                 db.checkpoint()?;
             }
-            Action::Compact(mode) => match db.compact(*mode) {
-                // There may be no checkpoint yet.
-                Err(error) if error.kind() == ErrorKind::Invalid => {}
-                done => drop(done?),
-            },
+            Action::Compact(mode) => compact(&db, *mode)?,
             Action::Reopen => {
                 let closed = db.close();
                 self.db = None;
@@ -300,7 +368,13 @@ impl Driver {
         self.note(|progress| progress.promised = progress.promised.max(count));
     }
 
-    fn commit(&mut self, db: &Database, transactions: &[&Vec<Op>], strict: bool) -> Result<()> {
+    fn commit(
+        &mut self,
+        db: &Database,
+        transactions: &[&Vec<Op>],
+        strict: bool,
+        straddling: Option<Option<CompactMode>>,
+    ) -> Result<()> {
         let mut pending = Vec::new();
         let mut failed = None;
         for ops in transactions {
@@ -325,6 +399,18 @@ impl Driver {
                     failed = Some(error);
                     break;
                 }
+            }
+        }
+        if let Some(mode) = straddling {
+            let streams = transactions.iter().any(|ops| is_streamed(ops)) && !pending.is_empty();
+            let between = || {
+                let written = db.checkpoint()?.written;
+                mode.map_or(Ok(()), |mode| compact(db, mode))?;
+                Ok(written)
+            };
+            match between() {
+                Ok(written) => self.history.straddled += u64::from(written && streams),
+                Err(error) => failed = Some(error),
             }
         }
         let mut lost = Vec::new();

@@ -405,13 +405,16 @@ impl Scan {
 
     /// Notes the promises in a segment. Returns the offset of a group that was written after
     /// a MANIFEST had named the segment, if there is one.
+    ///
+    /// What recovery wrote again into a segment that was then not named is not evidence: those
+    /// groups are where they were before, too.
     fn look_into(&mut self, segment: &Segment) -> Result<Option<u64>> {
         self.promised = self.promised.max(segment.header.durable_upto);
         let mut reader = SegmentReader::new(segment.file.clone(), segment.header);
         let mut named = segment.header.origin == Origin::Rotation;
         let mut found = None;
         while let Ok(group) = reader.next_group()? {
-            self.evidence_groups += 1;
+            self.evidence_groups += u64::from(named);
             self.promised = self.promised.max(group.header.durable_upto);
             if named && found.is_none() {
                 found = Some(segment.header.offset_of(group.position));

@@ -747,11 +747,6 @@ impl WalWriter {
         Ok(())
     }
 
-    /// Writes the MANIFEST as it is known, because something in it was changed.
-    pub fn write_manifest(&mut self) -> Result<()> {
-        self.replace_manifest(self.manifest.clone())
-    }
-
     /// Changes how much history is kept.
     pub fn set_retention(&mut self, retention: RetentionPolicy) -> Result<()> {
         self.replace_manifest(Manifest { retention, ..self.manifest.clone() })
@@ -790,10 +785,13 @@ impl WalWriter {
         self.next_snapshot.max(newest + 1)
     }
 
-    /// Forgets a snapshot that turned out to be damaged, so that the next one is not taken to
-    /// stand on it. The MANIFEST says so when it is next written.
+    /// Forgets a snapshot that turned out to be damaged, if there is an older one: the next is
+    /// not taken to stand on it, and an opening until then begins with the older one. The
+    /// MANIFEST says so when it is next written.
     pub fn distrust_snapshot(&mut self, number: u64) {
-        self.manifest.snapshots.retain(|snapshot| snapshot.number != number);
+        if self.manifest.snapshots.len() > 1 {
+            self.manifest.snapshots.retain(|snapshot| snapshot.number != number);
+        }
         self.next_snapshot = self.next_snapshot.max(number + 1);
     }
 

@@ -157,6 +157,19 @@ fn what_expired_stays_while_a_view_looks_from_before() {
 }
 
 #[test]
+fn an_expiry_counts_for_history_only_when_it_does_for_every_view() {
+    let store = UnifiedStore::with_retention(keep_last(2));
+    write(&store, &kv(b"k"), 1, 0, None);
+    write(&store, &kv(b"k"), 2, 0, Some(50));
+    let before = store.view(at(49));
+    trim(&store, 60);
+    assert_eq!(before.versions(&kv(b"k")).unwrap().len(), 2);
+    drop(before);
+    trim(&store, 60);
+    assert_eq!(kept(&store, &kv(b"k")), [2]);
+}
+
+#[test]
 fn what_expired_hides_the_table_until_that_is_loaded() {
     let k = kv(b"k");
     let table =
@@ -173,6 +186,23 @@ fn what_expired_hides_the_table_until_that_is_loaded() {
     trim(&store, 60);
     assert!(store.view(at(60)).range(..).all(|row| row.unwrap().key() != k));
     assert_eq!(store.stats().versions, 1);
+}
+
+#[test]
+fn time_makes_no_gap_between_memory_and_the_table() {
+    let k = kv(b"k");
+    let first = RecordBuilder { version: Version(1), timestamp: at(0), expiry: None };
+    let table = FakeTable::new([vec![first.put(&k, k.len())]], 1, 1);
+    let store = UnifiedStore::with_retention(Retention::KeepFor(micros(50)));
+    store.attach_table(table);
+    store.publish(Version(1));
+    write(&store, &k, 2, 0, Some(1));
+    write(&store, &k, 3, 51, None);
+    trim(&store, 51);
+    assert_eq!(kept(&store, &k), [3, 2], "not the third and the first");
+    store.load_section(0).unwrap();
+    trim(&store, 51);
+    assert_eq!(kept(&store, &k), [3]);
 }
 
 #[test]

@@ -275,7 +275,8 @@ fn a_scan_believes_memory_once_the_slice_it_has_read_is_loaded() {
     for backward in [false, true] {
         let table = table_of(6);
         let store = store_over(&table, Retention::NEWEST);
-        commit(&store, &[delete_at(&key(1), 2)]);
+        // One in the first block, one in the last.
+        commit(&store, &[delete_at(&key(1), 2), delete_at(&key(4), 2)]);
         let view = store.view(NOW);
         *table.meanwhile.lock().unwrap() = Some(Box::new({
             let (store, table) = (store.clone(), table.clone());
@@ -283,8 +284,8 @@ fn a_scan_believes_memory_once_the_slice_it_has_read_is_loaded() {
         }));
         let range = view.range(..).map(Result::unwrap);
         let rows: Vec<_> = if backward { range.rev().collect() } else { range.collect() };
-        assert_eq!(store.stats().versions, 5, "the tombstone is gone");
-        assert!(rows.len() == 5 && rows.iter().all(|row| row.key() != key(1)));
+        assert_eq!(store.stats().versions, 4, "the tombstones are gone");
+        assert_eq!(rows.len(), 4);
     }
 }
 
