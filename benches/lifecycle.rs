@@ -26,6 +26,10 @@ use support::scratch::{self, Scratch, folder_bytes};
 use support::setup::{self, sized};
 use support::table::{Aims, SHOWN, Table};
 
+/// Bare synced writes, alone and beside the bytes of a snapshot written and synced raw.
+const LIMIT: &str = "limit-pwrite-fdatasync: ";
+/// Where a process reports a rate, a row is the time of so many.
+const COUNTED: u64 = 1_000_000;
 const PLAIN: &str = "steadfast-uncompressed";
 const LZ4: &str = "steadfast-lz4";
 
@@ -77,15 +81,14 @@ fn usual() -> &'static str {
 
 /// A checkpoint of everything, beside the same bytes written and synced raw just before.
 fn write_snapshot(c: &mut Criterion, rows: u64) {
-    const RAW: &str = "limit-write-and-sync";
-    const RAW_PACKED: &str = "limit-write-and-sync-what-lz4-leaves";
+    const RAW_PLAIN: &str = "limit-write-and-sync-before-uncompressed";
+    const RAW_LZ4: &str = "limit-write-and-sync-before-lz4";
     let scratch = Scratch::new("lifecycle-write");
     let raw = scratch.join("raw");
     let raw_bytes = rows * ROW_BYTES as u64;
     let mut table = Table::new(c, "lifecycle/write-snapshot");
-    table.row(RAW, rows, || (), |(), n, _| time(n, || limits::write_raw(&raw, raw_bytes)));
     for (name, compression) in compressions() {
-        let size = format!("{name}: snapshot, over key and value");
+        let limit = if name == PLAIN { RAW_PLAIN } else { RAW_LZ4 };
         let open = || {
             let config = DatabaseConfig::buffered().compression(compression).manual_checkpoints();
             let ours = Ours::open(&scratch.join(name), config);
@@ -97,35 +100,28 @@ fn write_snapshot(c: &mut Criterion, rows: u64) {
             for _ in 0..n {
                 // What the newest snapshot has is not written again.
                 ours.put_step(0);
-                notes.note_rate(RAW, rows, time(1, || limits::write_raw(&raw, raw_bytes)));
+                notes.note_rate(limit, rows, time(1, || limits::write_raw(&raw, raw_bytes)));
                 let info = ours.db.checkpoint().expect("it is written");
                 assert!(info.written && info.rows >= rows, "everything is in it");
                 sum += info.duration;
-                let packed = || limits::write_raw(&raw, info.bytes);
-                if compression != Compression::None {
-                    notes.note_rate(RAW_PACKED, rows, time(1, packed));
-                }
-                notes.note(&size, info.bytes as f64 / rows as f64 - ROW_BYTES as f64);
+                notes.note(&size_of(name), info.bytes as f64 / rows as f64);
                 ours.db.compact(CompactMode::WalOnly).expect("the older one is removed");
             }
             sum
         });
     }
     let title = format!("checkpoint of {rows} rows, {ROW_BYTES} B each");
-    let notes = table.print(
-        &title,
-        "rows/s",
-        &[
-            (RAW, &[]),
-            (RAW_PACKED, &[]),
-            (PLAIN, &[(RAW, 0.5)]),
-            (LZ4, &[(RAW, 0.5), (RAW_PACKED, SHOWN)]),
-        ],
-    );
+    let (plain, lz4) = ([(RAW_PLAIN, 0.5)], [(RAW_LZ4, 0.5)]);
+    let shown = [(RAW_PLAIN, &[][..]), (PLAIN, &plain), (RAW_LZ4, &[]), (LZ4, &lz4)];
+    let notes = table.print(&title, "rows/s", &shown);
     for (name, _) in compressions() {
-        notes.print(&format!("{name}: snapshot, over key and value"), "B a row", None);
+        notes.print(&size_of(name), &format!("B a row of {ROW_BYTES}"), None);
     }
     notes.print_at_least(LZ4, "rows/s", 2e6);
+}
+
+fn size_of(name: &str) -> String {
+    format!("{name}: the file")
 }
 
 /// Opening until everything is in memory, beside replaying the same rows from the log.
@@ -137,10 +133,11 @@ fn load_snapshot(c: &mut Criterion, rows: u64) {
     let (log, copy) = (scratch.join("log"), scratch.join("copy"));
     let mut table = Table::new(c, "lifecycle/load-snapshot");
     let written = || process::run_and_kill(&["log", &path(&log), &count]);
-    table.row(REPLAY, rows, written, |_, n, _| {
+    table.row(REPLAY, rows, written, |_, n, notes| {
         let opened = |_| {
             scratch::copy_folder(&log, &copy).expect("the disk has room");
             let figures = process::run(&["open", &path(&copy), &count]);
+            notes.note(&cpu_of(REPLAY), figures["cpu"]);
             std::fs::remove_dir_all(&copy).expect("it is ours");
             seconds(&figures, "loaded")
         };
@@ -155,7 +152,9 @@ fn load_snapshot(c: &mut Criterion, rows: u64) {
                     let figures = process::run(&["checksum", &folder]);
                     notes.note_rate(CHECKSUM, rows, seconds(&figures, "seconds"));
                 }
-                seconds(&process::run(&["open", &folder, &count]), "loaded")
+                let figures = process::run(&["open", &folder, &count]);
+                notes.note(&cpu_of(name), figures["cpu"]);
+                seconds(&figures, "loaded")
             };
             (0..n).map(opened).sum()
         });
@@ -167,6 +166,13 @@ fn load_snapshot(c: &mut Criterion, rows: u64) {
     for (name, _) in compressions() {
         notes.print_at_least(name, "rows/s", 6e6);
     }
+    for name in [REPLAY, PLAIN, LZ4] {
+        notes.print(&cpu_of(name), "s of all threads", None);
+    }
+}
+
+fn cpu_of(name: &str) -> String {
+    format!("{name}: processor time")
 }
 
 // ---- Opening -------------------------------------------------------------------------------
@@ -256,24 +262,27 @@ fn read_while_loading(c: &mut Criterion, rows: u64) {
     const LOADED: &str = "limit-everything-loaded";
     const FIRST: &str = "steadfast-in-the-first-20-ms";
     const LOADING: &str = "steadfast-until-everything-is-loaded";
+    const COLD: &str = "steadfast-with-nothing-loaded-or-loading";
     const SLOWEST: &str = "slowest read while loading";
     let scratch = Scratch::new("lifecycle-reads");
     let (folder, count) = (path(&scratch.join("db")), rows.to_string());
     let mut table = Table::new(c, "lifecycle/read-while-loading");
     let written = || process::run(&["snapshot", &folder, &count, usual()]);
-    table.row(FIRST, 1, written, |_, n, notes| {
+    table.row(FIRST, COUNTED, written, |_, n, notes| {
         let opened = |_| {
-            let figures = process::run(&["reads", &folder, &count]);
+            let figures = process::run(&["reads", &folder, &count, &alone_ms()]);
+            let cold = process::run(&["cold", &folder, &count, &alone_ms()]);
+            notes.note(COLD, cold["first"]);
             notes.note(LOADED, figures["loaded"]);
             notes.note(LOADING, figures["loading"]);
             notes.note(SLOWEST, figures["slowest"]);
-            Duration::from_secs_f64(1.0 / figures["first"])
+            Duration::from_secs_f64(COUNTED as f64 / figures["first"])
         };
         (0..n).map(opened).sum()
     });
     let title = format!("point reads while {rows} rows are loaded, 1 thread");
     let aims: Aims<'_> = &[(LOADED, 0.1)];
-    let shown = [(LOADED, &[][..]), (FIRST, aims), (LOADING, aims)];
+    let shown = [(LOADED, &[][..]), (COLD, aims), (FIRST, aims), (LOADING, aims)];
     let notes = table.print(&title, "reads/s", &shown);
     notes.print(SLOWEST, "ms", None);
 }
@@ -286,14 +295,14 @@ fn commit_during_checkpoint(c: &mut Criterion, mode: &str, rows: u64) {
     let (folder, count) = (path(&scratch.join("db")), rows.to_string());
     let mut table = Table::new(c, &format!("lifecycle/commit-during-checkpoint-{mode}"));
     let written = || process::run(&["snapshot", &folder, &count, usual()]);
-    table.row(BESIDE, 1, written, |_, n, notes| {
+    table.row(BESIDE, COUNTED, written, |_, n, notes| {
         let measured = |_| {
-            let figures = process::run(&["commits", &folder, &count, mode]);
+            let figures = process::run(&["commits", &folder, &count, mode, &alone_ms()]);
             for (name, figure) in &figures {
                 notes.note(name, *figure);
             }
             notes.note(ALONE, figures["rate alone"]);
-            Duration::from_secs_f64(1.0 / figures["rate beside"])
+            Duration::from_secs_f64(COUNTED as f64 / figures["rate beside"])
         };
         (0..n).map(measured).sum()
     });
@@ -305,6 +314,7 @@ fn commit_during_checkpoint(c: &mut Criterion, mode: &str, rows: u64) {
         }
         notes.print(&format!("slowest {when}"), "µs", (when == "beside").then_some(50_000.0));
     }
+    notes.print("slowest first", "µs", None);
     notes.print("checkpoint", "s", None);
     notes.print_ratio("p99 beside", "p99 alone", 2.0);
     notes.print("limit p99 alone", "µs", None);
@@ -362,7 +372,7 @@ fn compact_half_dead(c: &mut Criterion, rows: u64) {
     let living = || process::run(&["living", &path(&fresh), &count]);
     table.row(OURS, rows, living, |living, n, notes| {
         let compacted = |_| {
-            let figures = process::run(&["dead", &path(&folder), &count]);
+            let figures = process::run(&["dead", &path(&folder), &count, &alone_ms()]);
             let dead = figures["before"] - living["bytes"];
             notes.note(SHARE, 100.0 * (figures["before"] - figures["bytes"]) / dead);
             notes.note(READS, figures["reads"]);
@@ -391,6 +401,11 @@ fn seconds(figures: &Figures, name: &str) -> Duration {
     Duration::from_secs_f64(figures[name])
 }
 
+/// For how long what goes on beside something is done alone first, in ms.
+fn alone_ms() -> String {
+    sized(1_500, 20).to_string()
+}
+
 /// Without checkpoints of its own.
 fn manual(compressed: &str) -> DatabaseConfig {
     DatabaseConfig::buffered().compression(compression(compressed)).manual_checkpoints()
@@ -400,6 +415,7 @@ fn manual(compressed: &str) -> DatabaseConfig {
 fn child(task: &[String]) {
     let path = Path::new(&task[1]);
     let number = |at: usize| task[at].parse::<u64>().expect("the parent wrote a number");
+    let millis = |at: usize| Duration::from_millis(number(at));
     match task[0].as_str() {
         "log" => {
             let ours = Ours::open(path, manual(PLAIN));
@@ -417,8 +433,9 @@ fn child(task: &[String]) {
         "checksum" => report_seconds(|| limits::checksum_files(path)),
         "read" => report_seconds(|| limits::read_a_little(path, 1 << 20)),
         "open" => open(path, number(2)),
-        "reads" => read_at_once(path, number(2)),
-        "commits" => commit_beside(path, number(2), &task[3]),
+        "reads" => read_at_once(path, number(2), millis(3), true),
+        "cold" => read_at_once(path, number(2), millis(3), false),
+        "commits" => commit_beside(path, number(2), &task[3], millis(4)),
         "living" => {
             let ours = Ours::open(path, manual(usual()));
             ours.load_steps(&halves(number(2)).0);
@@ -427,7 +444,7 @@ fn child(task: &[String]) {
             ours.db.close().expect("it closes");
             process::report("bytes", folder_bytes(path).expect("it is there").1 as f64);
         }
-        "dead" => compact_dead(path, number(2)),
+        "dead" => compact_dead(path, number(2), millis(3)),
         unknown => panic!("no such task: {unknown}"),
     }
 }
@@ -460,6 +477,7 @@ fn leave_killed(path: &Path, rows: u64, checkpoint: bool, since: u64) {
 /// Opens, reads one row, waits for all, and reports after each; then checks all.
 fn open(path: &Path, rows: u64) {
     let key = data::key(rows / 2);
+    let before = process::cpu_seconds();
     let start = Instant::now();
     let report = |name: &str| process::report(name, start.elapsed().as_secs_f64());
     let db = Database::open_existing(path, manual(usual())).expect("it opens");
@@ -470,6 +488,7 @@ fn open(path: &Path, rows: u64) {
     report("first");
     ours.db.wait_loaded().expect("everything is sound");
     report("loaded");
+    process::report("cpu", process::cpu_seconds() - before);
     process::report_memory();
     check(&ours, 0..rows);
     ours.db.close().expect("it closes");
@@ -487,10 +506,10 @@ fn check(ours: &Ours, ids: impl Iterator<Item = u64>) {
     assert!(found.next().is_none(), "nothing else is there");
 }
 
-/// Reads random rows from the moment that the database is open.
-fn read_at_once(path: &Path, rows: u64) {
+/// Reads random rows from the moment that the database is open, and for some time when
+/// everything is loaded; without threads, for that time from the snapshot.
+fn read_at_once(path: &Path, rows: u64, alone: Duration, threads: bool) {
     const AT_FIRST: Duration = Duration::from_millis(20);
-    const LOADED: Duration = Duration::from_secs(1);
     let keys = data::shuffled_keys(rows.min(1_000_000), 3);
     // Spread over everything, also where there are more rows than that.
     let keys: Vec<_> = match rows / 1_000_000 {
@@ -502,7 +521,9 @@ fn read_at_once(path: &Path, rows: u64) {
             .collect(),
     };
     let mut keys = keys.iter().cycle();
-    let db = Database::open_existing(path, manual(usual())).expect("it opens");
+    let builder = Database::builder(path).config(manual(usual()));
+    let builder = if threads { builder } else { builder.without_threads() };
+    let db = builder.open_existing().expect("it opens");
     let run = db.resolve_run("bench").expect("the run is there");
     let ours = Ours { db, run };
     let (mut first, mut slowest, mut reads) = (None, Duration::ZERO, 0_u64);
@@ -522,7 +543,8 @@ fn read_at_once(path: &Path, rows: u64) {
             first = Some(reads as f64 / (now - start).as_secs_f64());
         }
         // Asking costs more than a read.
-        if reads.is_multiple_of(64) && ours.db.storage().is_loaded() {
+        let asked = reads.is_multiple_of(64);
+        if asked && (ours.db.storage().is_loaded() || (!threads && now - start >= alone)) {
             break;
         }
     }
@@ -530,8 +552,11 @@ fn read_at_once(path: &Path, rows: u64) {
     process::report("loading", rate);
     process::report("first", first.unwrap_or(rate));
     process::report("slowest", 1e3 * slowest.as_secs_f64());
+    if !threads {
+        return;
+    }
     let (start, mut reads) = (Instant::now(), 0);
-    while start.elapsed() < LOADED {
+    while start.elapsed() < alone {
         (0..64).for_each(|_| read(&mut reads));
     }
     process::report("loaded", reads as f64 / start.elapsed().as_secs_f64());
@@ -539,7 +564,7 @@ fn read_at_once(path: &Path, rows: u64) {
 }
 
 /// Commits for a while, then while a checkpoint is made, and reports how long they took.
-fn commit_beside(path: &Path, rows: u64, mode: &str) {
+fn commit_beside(path: &Path, rows: u64, mode: &str, alone: Duration) {
     let config = match mode {
         "strict" => DatabaseConfig::strict(),
         _ => DatabaseConfig::buffered(),
@@ -549,9 +574,11 @@ fn commit_beside(path: &Path, rows: u64, mode: &str) {
     ours.db.wait_loaded().expect("everything is sound");
     let mut ids = fastrand::Rng::new();
     let commit = || ours.put_step(ids.u64(..rows));
-    let alone = Duration::from_millis(sized(1_500, 20));
     let mut commit = Commits::of(commit);
     let stopped = AtomicBool::new(false);
+    // The first one waits for a segment.
+    commit.until(|_| true).report("first");
+    commit.until(|passed| passed >= alone / 10);
     commit.until(|passed| passed >= alone).report("alone");
     let checkpoint = || {
         let info = ours.db.checkpoint().expect("it is written");
@@ -567,24 +594,23 @@ fn commit_beside(path: &Path, rows: u64, mode: &str) {
     ours.db.compact(CompactMode::WalOnly).expect("the older one is removed");
     ours.db.close().expect("it closes");
     if mode == "strict" {
-        disk_beside(path, info.bytes);
+        disk_beside(path, info.bytes, alone);
     }
 }
 
 /// What the disk does to bare synced writes while as many bytes are written raw.
-fn disk_beside(path: &Path, bytes: u64) {
+fn disk_beside(path: &Path, bytes: u64, alone: Duration) {
     let (log, raw) = (path.join("limit-log"), path.join("limit-raw"));
     let file = SyncedFile::create(&log, Sync::Fdatasync);
     let mut append = Commits::of(|| file.append(limits::RECORD_BYTES));
-    let alone = Duration::from_millis(sized(500, 20));
-    append.until(|passed| passed >= alone).report_as("limit ", "alone");
+    append.until(|passed| passed >= alone).report_as(LIMIT, "alone");
     let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             limits::write_raw(&raw, bytes);
             stopped.store(true, Ordering::Release);
         });
-        append.until(|_| stopped.load(Ordering::Acquire)).report_as("limit ", "beside");
+        append.until(|_| stopped.load(Ordering::Acquire)).report_as(LIMIT, "beside");
     });
     std::fs::remove_file(log).expect("it is ours");
 }
@@ -643,7 +669,7 @@ fn halves(rows: u64) -> (Vec<u32>, Vec<u32>) {
 }
 
 /// Fills a database, deletes every second row, and compacts beside a thread that reads.
-fn compact_dead(path: &Path, rows: u64) {
+fn compact_dead(path: &Path, rows: u64, alone: Duration) {
     let ours = Ours::open(path, manual(usual()));
     let (living, dying) = halves(rows);
     ours.load_steps(&data::shuffled(rows, 1));
@@ -663,7 +689,6 @@ fn compact_dead(path: &Path, rows: u64) {
         }
         reads as f64 / start.elapsed().as_secs_f64()
     };
-    let alone = Duration::from_millis(sized(500, 20));
     process::report("reads alone", read_until(&|passed| passed >= alone));
     let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {

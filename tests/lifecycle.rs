@@ -455,10 +455,16 @@ fn a_corrupt_newest_snapshot_never_blocks_opening_while_the_older_and_its_log_ar
         db.wait_loaded().unwrap();
         story.expect(&db, name);
         if name == "a bad block" {
-            assert_eq!((report.snapshots, db.stats().unwrap().load.rebuilt), (SnapshotClass::Sound, 1));
+            assert_eq!(
+                (report.snapshots, db.stats().unwrap().load.rebuilt),
+                (SnapshotClass::Sound, 1)
+            );
         } else {
             assert_eq!(report.snapshots, SnapshotClass::Fallback, "{name}: {report}");
-            assert!(report.left_anything_out() && report.to_string().contains("SNAPSHOTS/"), "{report}");
+            assert!(
+                report.left_anything_out() && report.to_string().contains("SNAPSHOTS/"),
+                "{report}"
+            );
         }
         drop(db);
         story.expect_reopened(&disk, name);
@@ -494,7 +500,12 @@ fn a_checkpoint_gets_over_any_damage_of_the_newest_snapshot() {
             failures.push(format!("byte {at} of {length}: {error}"));
         }
     }
-    assert!(failures.is_empty(), "{} failures: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
+    assert!(
+        failures.is_empty(),
+        "{} failures: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(5)]
+    );
 }
 
 // ---- Poison and full disks --------------------------------------------------------------
@@ -533,7 +544,8 @@ fn a_poisoned_log_writes_no_snapshot_and_no_manifest() {
 /// A checkpoint and a compaction fail at each of their steps in turn.
 #[test]
 fn a_failed_checkpoint_leaves_the_old_state_and_the_database_goes_on() {
-    let kinds = [StepKind::Create, StepKind::Write, StepKind::Remove, StepKind::SyncAll, StepKind::Rename];
+    let kinds =
+        [StepKind::Create, StepKind::Write, StepKind::Remove, StepKind::SyncAll, StepKind::Rename];
     let mut struck = 0;
     for full in [CompactMode::WalOnly, CompactMode::Full] {
         for (kind, sticky) in kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
@@ -549,7 +561,8 @@ fn a_failed_checkpoint_leaves_the_old_state_and_the_database_goes_on() {
                 let compacted = made.and_then(|()| story.db.compact(full).map(drop));
                 let hit = story.disk.has_struck();
                 story.disk.heal();
-                let poisoned = matches!(&compacted, Err(error) if error.kind() == ErrorKind::Poisoned);
+                let poisoned =
+                    matches!(&compacted, Err(error) if error.kind() == ErrorKind::Poisoned);
                 if let Err(error) = &compacted {
                     let fine = [ErrorKind::Io, ErrorKind::Poisoned].contains(&error.kind());
                     assert!(fine, "{kind:?} {after}: {error}");
@@ -672,7 +685,12 @@ fn an_unfinished_backup_is_no_database_and_a_finished_one_is_complete() {
         }
     }
     println!("{unfinished} unfinished, {complete} complete, {} failures", failures.len());
-    assert!(failures.is_empty(), "{} failures: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
+    assert!(
+        failures.is_empty(),
+        "{} failures: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(5)]
+    );
     assert!(unfinished > 10 && complete > 3);
 }
 
@@ -735,7 +753,11 @@ fn a_restore_at_a_version_has_the_content_of_that_version() {
         let content = content_in(&story.disk, &to, &story.config).unwrap();
         assert_eq!(model.compare(&content), [], "restored at {version}");
     }
-    let missing = restore_with(builder_at(&story.disk, "whole", story.config.clone()), "no", Some(Version(99)));
+    let missing = restore_with(
+        builder_at(&story.disk, "whole", story.config.clone()),
+        "no",
+        Some(Version(99)),
+    );
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
@@ -787,15 +809,23 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
         ("nothing".into(), all, Box::new(|_| {})),
         ("no MANIFEST".into(), all, Box::new(|disk| disk.lose("db/MANIFEST"))),
         ("a bad MANIFEST".into(), all, Box::new(|disk| disk.flip_bit("db/MANIFEST", 333))),
-        ("a cut log".into(), 40, Box::new({
-            let last = last.clone();
-            move |disk| disk.tamper(&last, |bytes| bytes.truncate(5000))
-        })),
+        (
+            "a cut log".into(),
+            40,
+            Box::new({
+                let last = last.clone();
+                move |disk| disk.tamper(&last, |bytes| bytes.truncate(5000))
+            }),
+        ),
         ("a bad newest snapshot".into(), all, Box::new(spoil_newest)),
-        ("a bad block".into(), all, Box::new({
-            let newest = snaps.last().unwrap().clone();
-            move |disk| spoil_block(disk, &newest)
-        })),
+        (
+            "a bad block".into(),
+            all,
+            Box::new({
+                let newest = snaps.last().unwrap().clone();
+                move |disk| spoil_block(disk, &newest)
+            }),
+        ),
         ("no newest segment".into(), 40, Box::new(move |disk| disk.lose(&last))),
     ];
     for (name, least, damage) in damages {
@@ -828,7 +858,8 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
         };
         let content = content_in(&disk, "new", &story.config).unwrap();
         let whole = story.models[all].1.content();
-        let invented: Vec<_> = content.iter().filter(|(item, row)| whole.get(*item) != Some(row)).collect();
+        let invented: Vec<_> =
+            content.iter().filter(|(item, row)| whole.get(*item) != Some(row)).collect();
         assert!(invented.is_empty(), "bad at {at}: {invented:?}");
         if content.len() < whole.len() {
             assert!(!report.losses.is_empty(), "bad at {at}: rows are missing, and nobody says so");

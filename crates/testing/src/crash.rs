@@ -458,7 +458,8 @@ impl<'a> Judge<'a> {
     ) -> Verdict<()> {
         let disk = image.killed();
         disk.record_moments();
-        let opened = builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
+        let opened =
+            builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
         if self.tally.opened.is_multiple_of(2) {
             // What is crashed is a compaction of what was recovered, too.
             opened.compact(CompactMode::Full).map_err(|error| format!("compacting: {error}"))?;
