@@ -12,8 +12,10 @@ fn first_seed() -> u64 {
 }
 
 fn survive(mode: DurabilityMode, workloads: u64, length: usize) {
+    // In strict mode there are several times as many steps.
+    let nested_every = if mode == DurabilityMode::Strict { 700 } else { 300 };
     let effort =
-        Effort { random: 6, nested_every: 200, depth: 2, queued_versions: true, lost_pages: false };
+        Effort { random: 6, nested_every, depth: 2, queued_versions: true, lost_pages: false };
     let mut total = Tally::default();
     for seed in first_seed()..first_seed() + workloads {
         let workload = Workload::seeded(seed, mode, length);

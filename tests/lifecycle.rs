@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use steadfast::disk::{Access, Disk, DiskFile, EntryKind, Lock};
 use steadfast::{
     CompactMode, Compression, Database, DatabaseConfig, DurabilityMode, Error, ErrorKind, LogClass,
     Pending, RecoveryPolicy, Retention, SnapshotClass, Value, Version, restore_with, salvage_with,
@@ -126,6 +129,68 @@ impl Story {
     }
 }
 
+/// What is to be done when a snapshot is begun: its view is open, it is not named.
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// A disk that does something meanwhile.
+#[derive(Debug)]
+struct Hooked(SimDisk, Hook);
+
+struct Hook(Meanwhile);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+impl Disk for Hooked {
+    fn create(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        if path.extension().is_some_and(|extension| extension == "chk")
+            && let Some(work) = { self.1.0.lock().unwrap().take() }
+        {
+            work();
+        }
+        self.0.create(path, access)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.open(path, access)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        self.0.kind(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.0.list(directory)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        self.0.sync_dir(directory)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        self.0.lock(path)
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        self.0.is_locked(path)
+    }
+}
+
 fn submit(db: &Database, ops: &[Op]) -> Result<Pending, Error> {
     let mut tx = db.begin()?;
     ops.iter().try_for_each(|op| op.apply(&mut tx))?;
@@ -207,6 +272,38 @@ fn a_segment_goes_by_its_last_version_also_with_a_stream_across_the_checkpoint()
             assert!(story.compact() > 0, "the segments of the stream go at last");
             story.expect_survives("with a snapshot that has the stream");
         }
+    }
+}
+
+/// The stream ends after the snapshot's view was opened and before the snapshot is named: its
+/// first segment holds nothing that is newer than the snapshot but its parts.
+#[test]
+fn a_stream_that_ends_while_a_snapshot_is_written_keeps_its_first_segment() {
+    for mode in [DurabilityMode::Strict, DurabilityMode::Buffered] {
+        let mut story = Story::with(config(mode));
+        let meanwhile = Meanwhile::default();
+        let hooked = Hooked(story.disk.clone(), Hook(meanwhile.clone()));
+        story.db.close().unwrap();
+        let opening = builder(&story.disk, story.config.clone()).disk(Arc::new(hooked));
+        story.db = opening.open_existing().unwrap();
+        story.commits("a", 60);
+        let pending = story.submit(&large("stream"));
+        let small = put("meanwhile", 10);
+        let other = story.submit(std::slice::from_ref(&small));
+        let work = move || {
+            pending.wait().unwrap();
+            other.wait().unwrap();
+        };
+        *meanwhile.lock().unwrap() = Some(Box::new(work));
+        story.checkpoint();
+        assert!(meanwhile.lock().unwrap().is_none(), "it was done");
+        story.expect_survives("named after the stream has ended");
+        assert!(story.compact() > 0);
+        story.expect_survives("and compacted");
+        story.commits("b", 30);
+        story.checkpoint();
+        story.compact();
+        story.expect_survives("and more");
     }
 }
 
@@ -374,6 +471,61 @@ fn open_views_keep_what_they_show_through_checkpoint_load_and_compaction() {
             let found = content_of(view).unwrap();
             assert_eq!(model.compare(&found), [], "turn {turn}, version {}", view.version());
         }
+    }
+}
+
+// ---- Half loaded -----------------------------------------------------------------------
+
+/// A snapshot of several sections, each loaded or not, in every combination: reads, scans,
+/// deletes and commits in front of it are the same; so is a crash and what is opened then.
+#[test]
+fn a_half_loaded_snapshot_reads_as_a_loaded_one() {
+    let mut story = Story::with(config(DurabilityMode::Buffered).segment_bytes(1 << 20));
+    for part in 0..14 {
+        let puts: Vec<_> = (0..25).map(|n| put(&format!("k{part:02}{n:02}"), 9000)).collect();
+        story.commit(&puts);
+    }
+    story.checkpoint();
+    story.compact();
+    story.commit(&[put("k0000", 5), delete("k0701"), delete("k1324"), put("k0650", 7)]);
+    story.db.close().unwrap();
+    let sections = {
+        let db = builder(&story.disk, story.config.clone()).open_existing().unwrap();
+        db.stats().unwrap().load.sections
+    };
+    assert!(sections >= 3, "{sections}");
+    for loaded in 0..1_usize << sections {
+        let disk = story.disk.killed();
+        let db = builder(&disk, story.config.clone()).open_existing().unwrap();
+        for section in (0..sections).filter(|section| loaded >> section & 1 == 1) {
+            db.storage().load_section(section).unwrap();
+        }
+        story.expect(&db, &format!("loaded {loaded:b}"));
+        let view = db.view().unwrap();
+        let mut model = story.models.last().unwrap().1.clone();
+        let ops = [delete("k0100"), delete("k1300"), put("k0701", 3), put("zzz", 1), put("k", 1)];
+        let version = commit(&db, &ops);
+        model.apply(&ops, version);
+        let same = |db: &Database, what: &str| {
+            assert_eq!(model.compare(&content_now(db).unwrap()), [], "loaded {loaded:b}, {what}");
+        };
+        same(&db, "written to");
+        let killed = disk.killed();
+        db.wait_loaded().unwrap();
+        same(&db, "then loaded");
+        assert_eq!(
+            story.models.last().unwrap().1.compare(&content_of(&view).unwrap()),
+            [],
+            "loaded {loaded:b}, the view from before"
+        );
+        drop(view);
+        db.compact(CompactMode::Full).unwrap();
+        same(&db, "then compacted");
+        drop(db);
+        let db = builder(&killed, story.config.clone()).open_existing().unwrap();
+        same(&db, "then killed");
+        let db = builder(&disk.killed(), story.config.clone()).open_existing().unwrap();
+        same(&db, "then compacted and killed");
     }
 }
 
@@ -871,10 +1023,10 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
 /// if the opening crashes at any of its steps.
 #[test]
 fn an_accepted_loss_opens_in_place_and_survives_crashes() {
-    let mut story = Story::with(config(DurabilityMode::Buffered));
+    let mut story = Story::with(config(DurabilityMode::Buffered).segment_bytes(64 << 10));
     story.commits("a", 20);
     story.checkpoint();
-    story.commits("b", 10);
+    story.commits("b", 24);
     story.db.close().unwrap();
     let newest = story.db.current_version();
     let last = paths(&story.disk, "db/WAL/").pop().unwrap();
