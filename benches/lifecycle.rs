@@ -1,7 +1,7 @@
 //! What keeps a database small and quick to open: snapshots written and loaded, opening,
 //! compaction; and what commits and reads notice of them.
 //!
-//! `cargo bench --bench lifecycle --features lz4`; databases of 5 and 10 million rows too:
+//! `cargo bench --bench lifecycle`; databases of 5 and 10 million rows too:
 //! `STEADFAST_BENCH_LARGE=1`; the best samples instead of medians: `STEADFAST_BENCH_BEST=1`.
 //! Whatever is opened is opened by a process of its own, so that nobody's memory is warm, and
 //! is checked row by row after the clock has stopped. What beside other databases: `peers/`.
