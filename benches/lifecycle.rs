@@ -594,13 +594,14 @@ fn commit_beside(path: &Path, rows: u64, mode: &str, alone: Duration) {
     ours.db.compact(CompactMode::WalOnly).expect("the older one is removed");
     ours.db.close().expect("it closes");
     if mode == "strict" {
-        disk_beside(path, info.bytes, alone);
+        disk_beside(info.bytes, alone);
     }
 }
 
 /// What the disk does to bare synced writes while as many bytes are written raw.
-fn disk_beside(path: &Path, bytes: u64, alone: Duration) {
-    let (log, raw) = (path.join("limit-log"), path.join("limit-raw"));
+fn disk_beside(bytes: u64, alone: Duration) {
+    let scratch = Scratch::new("lifecycle-limit");
+    let (log, raw) = (scratch.join("log"), scratch.join("raw"));
     let file = SyncedFile::create(&log, Sync::Fdatasync);
     let mut append = Commits::of(|| file.append(limits::RECORD_BYTES));
     append.until(|passed| passed >= alone).report_as(LIMIT, "alone");
@@ -612,7 +613,6 @@ fn disk_beside(path: &Path, bytes: u64, alone: Duration) {
         });
         append.until(|_| stopped.load(Ordering::Acquire)).report_as(LIMIT, "beside");
     });
-    std::fs::remove_file(log).expect("it is ours");
 }
 
 /// Commits one after the other, each with its time.
