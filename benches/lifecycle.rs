@@ -320,9 +320,6 @@ fn commit_during_checkpoint(c: &mut Criterion, mode: &str, rows: u64) {
     for (share, when) in [("p99", "alone"), ("p99", "beside"), ("slowest", "beside")] {
         notes.print(&format!("{LIMIT}{share} {when}"), "µs", None);
     }
-    println!(
-        "  limit: pwrite and fdatasync, alone and beside the same bytes written and synced raw"
-    );
 }
 
 // ---- Space ---------------------------------------------------------------------------------
