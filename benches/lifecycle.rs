@@ -317,12 +317,9 @@ fn commit_during_checkpoint(c: &mut Criterion, mode: &str, rows: u64) {
     notes.print("slowest first", "µs", None);
     notes.print("checkpoint", "s", None);
     notes.print_ratio("p99 beside", "p99 alone", 2.0);
-    notes.print("limit p99 alone", "µs", None);
-    notes.print("limit p99 beside", "µs", None);
-    notes.print("limit slowest beside", "µs", None);
-    println!(
-        "  limit: pwrite and fdatasync, alone and beside the same bytes written and synced raw"
-    );
+    for (share, when) in [("p99", "alone"), ("p99", "beside"), ("slowest", "beside")] {
+        notes.print(&format!("{LIMIT}{share} {when}"), "µs", None);
+    }
 }
 
 // ---- Space ---------------------------------------------------------------------------------
