@@ -1,4 +1,5 @@
-//! Rebuilding a piece of a damaged snapshot from an older one and the log behind that.
+//! Rebuilding a piece of a damaged snapshot from an older one and the log behind that, or from
+//! the log alone where it still has everything.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -60,8 +61,59 @@ pub struct CommitTimes {
     pub behind: Vec<(Version, Timestamp)>,
 }
 
-/// The times of the commits up to `version`, as the snapshot `older` and the log behind it have
-/// them.
+/// What a damaged snapshot can be rebuilt from.
+struct Origin<'a> {
+    disk: &'a dyn Disk,
+    layout: &'a Layout,
+    manifest: &'a Manifest,
+    /// `None` where the log has everything.
+    older: Option<(LiveSnapshot, Snapshot)>,
+}
+
+impl<'a> Origin<'a> {
+    fn of(
+        disk: &'a dyn Disk,
+        layout: &'a Layout,
+        manifest: &'a Manifest,
+        damaged: u64,
+    ) -> Result<Self> {
+        let older = manifest.snapshots.iter().rev().find(|older| older.number < damaged);
+        let older = match older {
+            Some(older) => {
+                Some((*older, Snapshot::open(disk, layout, older.number, manifest.database)?))
+            }
+            None if Wal::has_everything(disk, layout, manifest)? => None,
+            None => {
+                let (file, kind) = (Layout::snapshot_label(damaged), CorruptionKind::BadSnapshot);
+                return Err(Error::Corrupt { file, offset: 0, kind });
+            }
+        };
+        Ok(Self { disk, layout, manifest, older })
+    }
+
+    /// Replays the log behind it into `target`, which must come to `version`.
+    fn replay(&self, version: Version, target: &dyn ReplayTarget) -> Result<()> {
+        let Self { disk, layout, manifest, older } = self;
+        let (base, first_segment) = match older {
+            None => (Base::default(), manifest.oldest_segment),
+            Some((live, snapshot)) => {
+                let namespaces = snapshot.meta().namespaces.clone();
+                let base = Base { version: live.version, namespaces, ..Base::default() };
+                (base, live.first_segment)
+            }
+        };
+        let wal = Wal::open_from(*disk, layout, manifest, first_segment)?;
+        let scan = wal.scan(target, &base, None, Beside::AWriter, &mut |_| {})?;
+        if scan.replayed.stats.final_version < version {
+            let (file, offset) = scan.damage.map_or(("WAL".into(), 0), |d| (d.file, d.offset));
+            return Err(Error::Corrupt { file, offset, kind: CorruptionKind::Ends });
+        }
+        Ok(())
+    }
+}
+
+/// The times of the commits up to `version`, which the snapshot `damaged` should have, as an
+/// older snapshot and the log behind it have them, or the log alone.
 ///
 /// # Errors
 ///
@@ -70,16 +122,18 @@ pub fn rebuild_commit_times(
     disk: &dyn Disk,
     layout: &Layout,
     manifest: &Manifest,
-    older: &LiveSnapshot,
+    damaged: u64,
     version: Version,
 ) -> Result<CommitTimes> {
-    let snapshot = Snapshot::open(disk, layout, older.number, manifest.database)?;
-    let times = snapshot.commit_times()?;
+    let origin = Origin::of(disk, layout, manifest, damaged)?;
+    let encoded = match &origin.older {
+        Some((_, snapshot)) => snapshot.commit_times()?,
+        None => Vec::new(),
+    };
     let commits = Mutex::new(BTreeMap::new());
-    let collector = TimesOf { upto: version, commits: &commits };
-    replay_behind(disk, layout, manifest, older, &snapshot, version, &collector)?;
+    origin.replay(version, &TimesOf { upto: version, commits: &commits })?;
     let commits = commits.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(CommitTimes { encoded: times, behind: commits.into_iter().collect() })
+    Ok(CommitTimes { encoded, behind: commits.into_iter().collect() })
 }
 
 /// Keeps when commits were made.
@@ -100,58 +154,33 @@ impl ReplayTarget for TimesOf<'_> {
     fn finish(&self, _version: Version) {}
 }
 
-/// Replays the log behind `older` into `target`, which must come to `version`.
-fn replay_behind(
-    disk: &dyn Disk,
-    layout: &Layout,
-    manifest: &Manifest,
-    older: &LiveSnapshot,
-    snapshot: &Snapshot,
-    version: Version,
-    target: &dyn ReplayTarget,
-) -> Result<()> {
-    let base = Base {
-        version: older.version,
-        namespaces: snapshot.meta().namespaces.clone(),
-        ..Base::default()
-    };
-    let wal = Wal::open_from(disk, layout, manifest, older.first_segment)?;
-    let scan = wal.scan(target, &base, None, Beside::AWriter, &mut |_| {})?;
-    if scan.replayed.stats.final_version < version {
-        let (file, offset) = scan.damage.map_or(("WAL".into(), 0), |d| (d.file, d.offset));
-        return Err(Error::Corrupt { file, offset, kind: CorruptionKind::Ends });
-    }
-    Ok(())
-}
-
-/// Every version up to `version` of the keys from `low` up to, but without, `high`, as the
-/// snapshot `older` and the log behind it have them, in the order of a snapshot's rows. There
-/// may be more of them than retention would have kept.
+/// Every version up to `version` of the keys from `low` up to, but without, `high`, which the
+/// snapshot `damaged` should have, as an older snapshot and the log behind it have them, or the
+/// log alone; in the order of a snapshot's rows. There may be more of them than retention would
+/// have kept.
 ///
 /// # Errors
 ///
-/// If the older snapshot is damaged in that range, or the log does not reach `version`.
+/// If there is nothing to rebuild from, the older snapshot is damaged in that range too, or the
+/// log does not reach `version`.
 pub fn rebuild(
     disk: &dyn Disk,
     layout: &Layout,
     manifest: &Manifest,
-    older: &LiveSnapshot,
+    damaged: u64,
     version: Version,
     low: &[u8],
     high: Option<&[u8]>,
 ) -> Result<Vec<Record>> {
-    let snapshot = Snapshot::open(disk, layout, older.number, manifest.database)?;
+    let origin = Origin::of(disk, layout, manifest, damaged)?;
     let collector = Collector { low, high, upto: version, rows: Mutex::default() };
-    let mut place = low.to_vec();
-    loop {
-        let slice = snapshot.slice(Place::At(&place))?;
+    let mut place = origin.older.is_some().then(|| low.to_vec());
+    while let (Some(at), Some((_, snapshot))) = (place.take(), &origin.older) {
+        let slice = snapshot.slice(Place::At(&at))?;
         collector.keep(slice.rows);
-        match slice.high {
-            Some(next) if high.is_none_or(|high| next.as_slice() < high) => place = next,
-            _ => break,
-        }
+        place = slice.high.filter(|next| high.is_none_or(|high| next.as_slice() < high));
     }
-    replay_behind(disk, layout, manifest, older, &snapshot, version, &collector)?;
+    origin.replay(version, &collector)?;
     let rows = collector.rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(rows.into_values().collect())
 }

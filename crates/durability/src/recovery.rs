@@ -18,7 +18,7 @@
 //! | commits in a segment newer than the MANIFEST names, which is therefore an old one | [`LogClass::Corrupt`] | refuse |
 //! | MANIFEST bad, or missing while segments hold valid data | [`crate::Error::Corrupt`] | refuse |
 //! | MANIFEST missing, nothing valid | unborn | a writer finishes creation |
-//! | the newest snapshot is bad, an older one and its log are there | [`SnapshotClass::Fallback`] | open from the older, report |
+//! | the newest snapshot is bad, an older one and its log are there, or the whole log | [`SnapshotClass::Fallback`] | open from that, report |
 //! | the newest snapshot is bad, and there is no such older one | [`SnapshotClass::Corrupt`] | refuse |
 //! | the disk answers with an error | [`crate::Error::Io`] | refuse |
 //!
@@ -109,7 +109,8 @@ pub enum SnapshotClass {
     Nothing,
     /// The newest can be used. Its blocks are checked when they are read.
     Sound,
-    /// The newest cannot be used, an older one and its log can.
+    /// The newest cannot be used; an older one and its log can, or the log from its very
+    /// beginning.
     Fallback,
     /// None can be used.
     Corrupt,
@@ -203,7 +204,7 @@ impl RecoveryReport {
             || self.stats.discarded_txns > 0
             || self.stats.orphaned_entries > 0
             || matches!(self.log, LogClass::TornUnpromised | LogClass::Ambiguous)
-            || matches!(self.snapshots, SnapshotClass::Fallback)
+            || matches!(self.snapshots, SnapshotClass::Fallback | SnapshotClass::Corrupt)
     }
 }
 
@@ -221,6 +222,9 @@ impl std::fmt::Display for RecoveryReport {
                         write!(f, " to {upto}")?;
                     }
                     return f.write_str(" and any above at risk; nothing was changed");
+                }
+                _ if self.snapshot_version == Version::ZERO => {
+                    f.write_str("opened from the whole log instead; ")?;
                 }
                 _ => {
                     let version = self.snapshot_version;
@@ -306,7 +310,8 @@ pub struct Opened {
 }
 
 /// Opens the newest snapshot that `manifest` names and that can be used. If there are only
-/// others, only [`RecoveryPolicy::AcceptLoss`] goes on without one.
+/// others, the log may have everything from its very beginning; else only
+/// [`RecoveryPolicy::AcceptLoss`] goes on.
 pub fn open_snapshot(
     disk: &dyn Disk,
     layout: &Layout,
@@ -338,6 +343,10 @@ pub fn open_snapshot(
     if opened.damage.is_none() {
         return Ok(opened);
     }
+    if Wal::has_everything(disk, layout, manifest)? {
+        opened.class = SnapshotClass::Fallback;
+        return Ok(opened);
+    }
     opened.class = SnapshotClass::Corrupt;
     if policy == RecoveryPolicy::AcceptLoss {
         return Ok(opened);
@@ -355,6 +364,11 @@ impl Opened {
     fn note(&mut self, number: u64, offset: u64, kind: CorruptionKind) {
         let damage = Damage { file: Layout::snapshot_label(number), offset, kind };
         self.damage.get_or_insert(damage);
+    }
+
+    /// Whether what was in the snapshots is nowhere else.
+    pub fn is_corrupt(&self) -> bool {
+        self.class == SnapshotClass::Corrupt
     }
 
     /// What is wrong with the first that could not be used.
@@ -559,6 +573,20 @@ impl Recovered {
         self.resume.next_version
     }
 
+    /// Refuses what must not be shown as a database whatever the policy: a log with a hole, or
+    /// one whose snapshot is lost. Only salvage takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`].
+    pub fn check_whole(&self) -> Result<()> {
+        let report = &self.report;
+        if report.log == LogClass::Corrupt || report.snapshots == SnapshotClass::Corrupt {
+            return Err(Error::Refused(Box::new(report.clone())));
+        }
+        Ok(())
+    }
+
     /// Syncs what lies past the promise, for an opening that will not write it again, so that
     /// nothing is shown that a power cut could still take away. Returns whether it could.
     pub fn sync_for_reading(&self) -> bool {
@@ -606,9 +634,7 @@ impl Recovered {
         options: WalOptions,
         entropy: &Entropy,
     ) -> Result<(Manifest, Resume, RecoveryReport)> {
-        if self.report.log == LogClass::Corrupt || self.report.snapshots == SnapshotClass::Corrupt {
-            return Err(Error::Refused(Box::new(self.report)));
-        }
+        self.check_whole()?;
         let mut manifest = self.wal.manifest().clone();
         // One that cannot be used is not what the next one could be fallen back from.
         manifest.snapshots.clone_from(&self.opened.live);
@@ -643,6 +669,9 @@ impl Recovered {
             self.resume.predecessor = header.number;
             self.resume.segment = Some(segment);
             self.remove_spares(&**disk, layout);
+        } else if manifest != *self.wal.manifest() {
+            // A file goes only after a durable MANIFEST does not name it any more.
+            manifest.write(&**disk, layout)?;
         }
         Ok((manifest, self.resume, self.report))
     }

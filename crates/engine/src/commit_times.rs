@@ -49,13 +49,23 @@ impl CommitTimes {
 
     /// Asks the whole timeline.
     pub(crate) fn ask<T>(&self, ask: impl FnOnce(&Timeline) -> T) -> Result<T> {
-        let mut known = self.lock();
-        if let Some(older) = &known.older {
+        let older = self.lock().older.clone();
+        if let Some(older) = older {
+            // Commits that become visible meanwhile must not wait for the file.
             let times = older.commit_times()?;
-            known.timeline.prepend(&times)?;
-            known.older = None;
+            let mut known = self.lock();
+            if known.older.is_some() {
+                known.timeline.prepend(&times)?;
+                known.older = None;
+            }
         }
-        Ok(ask(&known.timeline))
+        Ok(ask(&self.lock().timeline))
+    }
+
+    /// The commits up to `version`, as a snapshot keeps them.
+    pub(crate) fn encode_upto(&self, version: Version) -> Result<Vec<u8>> {
+        // Encoding takes longer than copying.
+        Ok(self.ask(Timeline::clone)?.encode_upto(version))
     }
 
     /// Takes the times that only the snapshot has from elsewhere, where it is damaged: encoded

@@ -39,41 +39,49 @@ pub struct CopyInfo {
 }
 
 /// What goes into a copy.
-pub(crate) struct Source<R> {
+pub(crate) struct Source<R, M> {
     /// What the copy's MANIFEST takes over: id, creation, retention, epochs.
     pub(crate) manifest: Manifest,
     /// Rows in the order of a snapshot.
     pub(crate) rows: R,
-    pub(crate) meta: SnapshotMeta,
-    pub(crate) commit_times: Vec<u8>,
+    /// Everything up to this version, made then.
+    pub(crate) upto: (Version, Timestamp),
+    /// What the snapshot says of itself, and the times of commits, asked for after the last
+    /// row: what was dropped while they were read counts.
+    pub(crate) rest: M,
     /// Above every version that may have been given out, as far as that is known.
     pub(crate) next_version: Version,
 }
 
 /// Makes a database of `source` in the directory `target`, which must not hold anything, and
 /// reads it back from the device.
-pub(crate) fn write_copy<R>(
+pub(crate) fn write_copy<R, M>(
     disk: &Arc<dyn Disk>,
     target: &Path,
     compression: Compression,
-    source: Source<R>,
+    source: Source<R, M>,
 ) -> Result<CopyInfo>
 where
     R: Iterator<Item = Result<Record>>,
+    M: FnOnce() -> Result<(SnapshotMeta, Vec<u8>)>,
 {
     let started = Instant::now();
     let layout = Layout::new(target);
-    if !is_vacant(&**disk, &layout)? {
-        let path = target.display();
-        return Err(Error::Invalid(format!("{path}: not empty; a copy needs a new directory")));
-    }
+    let check_vacant = || match is_vacant(&**disk, &layout)? {
+        true => Ok(()),
+        false => {
+            let path = target.display();
+            Err(Error::Invalid(format!("{path}: not empty; a copy needs a new directory")))
+        }
+    };
+    check_vacant()?;
     create_directories(&**disk, &layout, target)?;
     let _lock = lock(&**disk, &layout)?;
+    // Somebody may have been faster.
+    check_vacant()?;
     unfinished_copy::mark(&**disk, &layout)?;
-    let Source { mut manifest, rows, meta, commit_times, next_version } = source;
-    let (version, timestamp) = (meta.version, meta.timestamp);
+    let Source { mut manifest, rows, upto: (version, timestamp), rest, next_version } = source;
     let options = SnapshotOptions { compression };
-    let rest = || Ok((meta, commit_times));
     let written = write_snapshot(disk.clone(), &layout, 1, manifest.database, options, rows, rest)?;
     let snapshot = Snapshot::open(&**disk, &layout, 1, manifest.database)?;
     snapshot.verify()?;
@@ -146,20 +154,23 @@ impl Database {
         // All of them: no log comes along that could define what is not in here.
         let namespaces = upkeep.dictionary(upkeep.namespaces.ids());
         let timestamp = upkeep.time_of(version)?;
-        let meta = SnapshotMeta {
-            version,
-            timestamp,
-            created: self.now(),
-            namespaces,
-            floors: upkeep.store.floors(),
+        let rest = || {
+            let meta = SnapshotMeta {
+                version,
+                timestamp,
+                created: self.now(),
+                namespaces,
+                floors: upkeep.store.floors(),
+            };
+            Ok((meta, upkeep.times.encode_upto(version)?))
         };
         let newest = version == self.current_version();
         let next_version = if newest { upkeep.next_version()? } else { version.next() };
         let source = Source {
             manifest,
             rows: view.inner.range_versions(..).map(|row| Ok(row?)),
-            meta,
-            commit_times: upkeep.times.ask(|timeline| timeline.encode_upto(version))?,
+            upto: (version, timestamp),
+            rest,
             next_version,
         };
         write_copy(&files.disk, target, files.compression, source)

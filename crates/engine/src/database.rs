@@ -351,17 +351,26 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Kind `HistoryTrimmed` if nothing of that time can be read any more; where only some of
-    /// it cannot, reading that gives the same error. Kind `NotFound` if the database has not
-    /// come that far.
+    /// Kind `HistoryTrimmed` if nothing of that time can be read any more, or when that commit was
+    /// made is not kept any more; where only some of it cannot be read, reading that gives the
+    /// same error. Kind `NotFound` if the database has not come that far.
     pub fn view_at(&self, version: Version) -> Result<View> {
         self.check_open()?;
         if version == self.current_version() {
             return self.view();
         }
         let times = &self.inner.upkeep.times;
-        // Where times are not kept any more, nothing that could have expired can be read.
-        let now = times.ask(|timeline| timeline.time_of(version))?.unwrap_or(Timestamp::ZERO);
+        let (found, oldest) =
+            times.ask(|timeline| (timeline.time_of(version), timeline.oldest()))?;
+        let now = match (found, oldest) {
+            (Some(time), _) => time,
+            // What had expired by then cannot be told any more.
+            (None, Some(oldest)) if version > Version::ZERO && version < oldest => {
+                return Err(Error::HistoryTrimmed { asked: version, oldest });
+            }
+            // Before the first commit, or above the newest, which the store refuses.
+            (None, _) => Timestamp::ZERO,
+        };
         Ok(self.wrap(self.inner.store.view_at(version, now)?))
     }
 
@@ -521,6 +530,8 @@ impl Inner {
         // The threads first: they must not find the log gone in the middle of their work.
         self.upkeep.stopping.store(true, Ordering::Release);
         life.threads = None;
+        // Then whoever makes a checkpoint by hand: what it removes later may be the next owner's.
+        let _busy = self.upkeep.busy();
         let closed = match &self.pipeline {
             Some(pipeline) => pipeline.close(),
             None => Ok(()),

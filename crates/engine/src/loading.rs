@@ -5,17 +5,19 @@
 //! the rest. A section that is damaged is rebuilt from the older snapshot and the log, where
 //! those are still there.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use steadfast_core::{SortedTable, TableError};
 use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;
-use steadfast_durability::manifest::{LiveSnapshot, Manifest};
+use steadfast_durability::manifest::Manifest;
 use steadfast_durability::snapshot::Snapshot;
 use steadfast_durability::{rebuild, rebuild_commit_times};
 use steadfast_storage::UnifiedStore;
 
+use crate::commit::CLOSED;
 use crate::commit_times::CommitTimes;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -31,6 +33,8 @@ pub struct LoadStats {
     pub rebuilt: usize,
     /// What is wrong with those that could not be loaded.
     pub failed: Vec<String>,
+    /// Why the times of older commits are lost, if they are.
+    pub times: Option<String>,
     /// How long after opening began the last section was in memory; `None` before that.
     pub loaded_after: Option<Duration>,
 }
@@ -153,33 +157,25 @@ impl Loading {
     ) -> Result<Vec<steadfast_core::Record>> {
         let Sources { disk, layout, manifest } = sources;
         let manifest = &manifest()?;
-        let older = self.older(manifest)?;
         let low = if section == 0 { &[][..] } else { self.snapshot.first_key(section) };
         let high = section + 1 < self.snapshot.sections();
         let high = high.then(|| self.snapshot.first_key(section + 1));
-        let version = self.snapshot.meta().version;
-        Ok(rebuild(*disk, layout, manifest, older, version, low, high)?)
+        let (number, version) = (self.snapshot.info().number, self.snapshot.meta().version);
+        Ok(rebuild(*disk, layout, manifest, number, version, low, high)?)
     }
 
-    fn older<'a>(&self, manifest: &'a Manifest) -> Result<&'a LiveSnapshot> {
-        let number = self.snapshot.info().number;
-        let older = manifest.snapshots.iter().rev().find(|older| older.number < number);
-        older.ok_or_else(|| Error::NotFound("there is no older snapshot".into()))
-    }
-
-    /// Has the times of commits in memory when it returns `true`: where the snapshot's are
-    /// damaged, from the older one and the log. `false` if they are lost; nothing else is.
-    pub(crate) fn load_times(&self, times: &CommitTimes, sources: &Sources<'_>) -> Result<bool> {
+    /// Has the times of commits in memory when it returns: where the snapshot's are damaged, from
+    /// the older one and the log. If that cannot be either they are lost, and nothing else is.
+    pub(crate) fn load_times(&self, times: &CommitTimes, sources: &Sources<'_>) -> Result<()> {
         let error = match times.ask(|_| ()) {
-            Ok(()) => return Ok(true),
+            Ok(()) => return Ok(()),
             Err(error) if error.kind() != ErrorKind::Corruption => return Err(error),
             Err(error) => error.to_string(),
         };
         let Sources { disk, layout, manifest } = sources;
-        let version = self.snapshot.meta().version;
+        let (number, version) = (self.snapshot.info().number, self.snapshot.meta().version);
         let rebuilt = manifest().and_then(|manifest| {
-            let older = self.older(&manifest)?;
-            let rebuilt = rebuild_commit_times(*disk, layout, &manifest, older, version)?;
+            let rebuilt = rebuild_commit_times(*disk, layout, &manifest, number, version)?;
             times.supply_older(&rebuilt.encoded, rebuilt.behind)
         });
         let mut state = self.lock();
@@ -187,15 +183,17 @@ impl Loading {
             Ok(()) => {
                 log::warn!("{error}: rebuilt from the older snapshot and the log");
                 state.rebuilt += 1;
-                Ok(true)
+            }
+            Err(why) if why.kind() != ErrorKind::Corruption => {
+                return Err(why);
             }
             Err(why) => {
                 log::error!("{error}: the times of commits are lost: {why}");
                 times.forget_older();
                 state.times = Some(format!("{error}: the times of commits are lost"));
-                Ok(false)
             }
         }
+        Ok(())
     }
 
     /// Loads what is left, and waits until everything is in memory.
@@ -203,7 +201,12 @@ impl Loading {
     /// # Errors
     ///
     /// What is wrong with the first section that could not be loaded; it was tried again.
-    pub(crate) fn finish(&self, store: &UnifiedStore, sources: &Sources<'_>) -> Result<()> {
+    pub(crate) fn finish(
+        &self,
+        store: &UnifiedStore,
+        sources: &Sources<'_>,
+        stopping: &AtomicBool,
+    ) -> Result<()> {
         let again: Vec<usize> = {
             let mut state = self.lock();
             let again = std::mem::take(&mut state.failed);
@@ -211,12 +214,13 @@ impl Loading {
             again.into_iter().map(|(section, _)| section).collect()
         };
         again.into_iter().for_each(|section| self.load(section, store, sources));
-        while self.load_next(End::Front, store, sources) {}
+        while !stopping.load(Ordering::Acquire) && self.load_next(End::Front, store, sources) {}
         let mut state = self.lock();
         while state.active > 0 {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         match state.failed.first() {
+            None if !store.is_loaded() => Err(CLOSED),
             Some((_, error)) => Err(steadfast_storage::Error::Table(error.clone()).into()),
             None => Ok(()),
         }
@@ -242,7 +246,8 @@ impl Loading {
             sections: self.snapshot.sections(),
             loaded: state.loaded,
             rebuilt: state.rebuilt,
-            failed: failed.chain(state.times.clone()).collect(),
+            failed: failed.collect(),
+            times: state.times.clone(),
             loaded_after: state.loaded_after,
         }
     }

@@ -129,6 +129,7 @@ pub(crate) mod unfinished_copy {
     }
 
     /// Says that it is finished: its MANIFEST is durable.
+    /// A crash may have come between the two, so an opening for writing says it again.
     pub(crate) fn unmark(disk: &dyn Disk, layout: &Layout) -> Result<()> {
         let (path, root) = (layout.copying(), layout.root());
         disk.remove(&path).map_err(|error| io(layout, &path, "remove", error))?;
@@ -258,6 +259,9 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         _ => {}
     }
     let guard = lock(&*disk, &layout)?;
+    if unfinished_copy::is_there(&*disk, &layout)? {
+        unfinished_copy::unmark(&*disk, &layout)?;
+    }
     // Somebody may have been faster.
     let mut manifest = match Manifest::read(&*disk, &layout)? {
         Some(_) if intent == Intent::Create => {
@@ -404,6 +408,7 @@ fn read_once(
         beside,
         &mut builder.progress,
     )?;
+    recovered.check_whole()?;
     if recovered.sync_for_reading() {
         return Ok((contents, recovered.report().clone()));
     }

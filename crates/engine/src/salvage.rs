@@ -4,10 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use steadfast_core::{
-    NamespaceId, Record, ReplayTarget, RetentionDomain, RetentionFloor, SortedTable, TypeTag,
-    Version,
-};
+use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Version};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::{
@@ -85,7 +82,9 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
     let sources = Sources { disk: &*disk, layout: &layout, manifest: &|| Ok(manifest.clone()) };
     match &opened.snapshot {
         Some(_) => load(&contents, &sources, &mut losses)?,
-        None => take_rows(&contents, &sources, &opened, &mut losses)?,
+        // Where the log has everything, nothing of the snapshot is needed.
+        None if opened.is_corrupt() => take_rows(&contents, &sources, &opened, &mut losses)?,
+        None => {}
     }
     let recovered = recover(
         &*disk,
@@ -115,17 +114,22 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
     if let Some(target) = target {
         let times = &contents.times;
         let lookup = |id: NamespaceId| Some((id, contents.namespaces.namespace(id)?));
-        let source = Source {
-            meta: SnapshotMeta {
+        let timestamp = times.ask(|times| times.time_of(version))?.unwrap_or_default();
+        let rest = || {
+            let meta = SnapshotMeta {
                 version,
-                timestamp: times.ask(|times| times.time_of(version))?.unwrap_or_default(),
+                timestamp,
                 created: builder.clock.now(),
                 namespaces: contents.namespaces.ids().into_iter().filter_map(lookup).collect(),
                 floors: contents.store.floors(),
-            },
-            commit_times: times.ask(|times| times.encode_upto(version))?,
+            };
+            Ok((meta, times.encode_upto(version)?))
+        };
+        let source = Source {
+            upto: (version, timestamp),
+            rest,
             rows: view.range_versions(..).map(|row| Ok(row?)),
-            next_version: recovered.next_version(),
+            next_version: recovered.next_version().max(version.next()),
             manifest,
         };
         result.copy = Some(write_copy(&disk, target, builder.config.compression, source)?);
@@ -139,14 +143,8 @@ fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) ->
     let Some(snapshot) = &contents.snapshot else { return Ok(()) };
     let loading = Loading::new(snapshot.clone(), Instant::now());
     while loading.load_next(End::Front, &contents.store, sources) {}
-    if !loading.load_times(&contents.times, sources)? {
-        losses.extend(loading.stats().failed);
-        // Whether something had expired by then cannot be told any more.
-        let floor =
-            RetentionFloor { version: snapshot.meta().version.next(), ..Default::default() };
-        let domain = RetentionDomain { run: None, tag: TypeTag::Kv };
-        contents.store.raise_floors(&[(domain, floor)]);
-    }
+    loading.load_times(&contents.times, sources)?;
+    losses.extend(loading.stats().times);
     let failed = loading.failed();
     if failed.is_empty() {
         return Ok(());
@@ -178,10 +176,6 @@ fn take_rows(
     let Sources { disk, layout, manifest } = sources;
     let manifest = manifest()?;
     let Some(newest) = manifest.newest_snapshot() else { return Ok(()) };
-    if manifest.oldest_segment == 1 {
-        // The log has everything from the beginning.
-        return Ok(());
-    }
     losses.extend(opened.damage().map(ToString::to_string));
     let rows = Mutex::new(Vec::new());
     let taken = salvage_rows(*disk, layout, newest.number, manifest.database, |row| {
@@ -206,7 +200,11 @@ fn take_rows(
     }
     let mut rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     rows.sort_by_key(Record::version);
+    let newest = rows.last().map(Record::version);
+    let upto = salvaged.meta.as_ref().map(|meta| meta.version).max(newest);
     ReplayTarget::apply(contents, rows);
+    // The log may have nothing behind it.
+    contents.finish(upto.unwrap_or(Version::ZERO));
     Ok(())
 }
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use steadfast_core::{
-    Clock, Namespace, NamespaceId, Retention, RetentionDomain, RetentionFloor, RetentionPolicy,
-    Timestamp, TypeTag, Version,
+    Clock, Namespace, NamespaceId, Retention, RetentionDomain, RetentionPolicy, Timestamp, TypeTag,
+    Version,
 };
 use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
@@ -26,7 +26,7 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::{CLOSED, Pipeline};
 use crate::commit_times::CommitTimes;
 use crate::config::{CheckpointPolicy, CompactMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
 
@@ -141,7 +141,8 @@ impl std::fmt::Debug for Upkeep {
 }
 
 impl Upkeep {
-    fn busy(&self) -> MutexGuard<'_, ()> {
+    /// Nobody checkpoints, compacts or verifies while this is held.
+    pub(crate) fn busy(&self) -> MutexGuard<'_, ()> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -198,11 +199,7 @@ impl Upkeep {
 
     /// Has the times of commits in memory, or given up.
     fn load_times(&self, loading: &Loading, sources: &Sources<'_>) -> Result<()> {
-        if !loading.load_times(&self.times, sources)? {
-            // Whether something had expired then cannot be told any more.
-            self.raise_floors_of_what_expires(loading.snapshot().meta().version.next());
-        }
-        Ok(())
+        loading.load_times(&self.times, sources)
     }
 
     /// Has everything in memory when it returns.
@@ -212,7 +209,7 @@ impl Upkeep {
         let sources = Sources { disk: &**disk, layout, manifest: &|| self.manifest() };
         let finished = match self.store.is_loaded() {
             true => Ok(()),
-            false => loading.finish(&self.store, &sources),
+            false => loading.finish(&self.store, &sources, &self.stopping),
         };
         self.load_times(loading, &sources)?;
         self.distrust_if_damaged(loading)?;
@@ -229,10 +226,7 @@ impl Upkeep {
             return Ok(());
         }
         let number = loading.snapshot().info().number;
-        self.with_writer(|writer| {
-            writer.distrust_snapshot(number);
-            Ok(())
-        })?;
+        self.with_writer(|writer| writer.distrust_snapshot(number))?;
         if !self.policy.is_manual() {
             pipeline.ask_for_checkpoint();
         }
@@ -274,8 +268,8 @@ impl Upkeep {
         let (files, pipeline) = (self.files()?, self.pipeline()?);
         self.finish_loading()?;
         self.trim_times(&self.manifest()?.retention);
-        let manifest = self.manifest()?;
-        let newest = manifest.newest_snapshot();
+        let (manifest, newest) =
+            self.with_writer(|writer| Ok((writer.manifest().clone(), writer.newest_snapshot())))?;
         let visible = self.store.current_version();
         if visible == Version::ZERO || newest.is_some_and(|newest| has_all(newest.version, visible))
         {
@@ -306,7 +300,7 @@ impl Upkeep {
             Ok(row?)
         });
         let rest = || {
-            let times = self.times.ask(|timeline| timeline.encode_upto(version))?;
+            let times = self.times.encode_upto(version)?;
             let meta = SnapshotMeta {
                 version,
                 timestamp,
@@ -323,7 +317,7 @@ impl Upkeep {
         let named =
             self.with_writer(|writer| writer.name_snapshot(number, version, written.checksum));
         if let Err(error) = named {
-            if error.kind() != crate::ErrorKind::Poisoned {
+            if error.kind() != ErrorKind::Poisoned {
                 let _ = files.disk.remove(&files.layout.snapshot(number));
             }
             return Err(error);
@@ -462,10 +456,9 @@ impl Upkeep {
         Ok(versions)
     }
 
-    /// Forgets when the oldest commits were made, if there are very many. What may expire is then
-    /// not readable below the oldest one that is known: whether it had expired could not be
-    /// told. Everything that retention keeps history of stays readable, and so does what does
-    /// not expire.
+    /// Forgets when the oldest commits were made, if there are very many: all but those in the
+    /// history of what may expire, if any is kept. Views below the oldest one that is known are
+    /// not given any more, since what had expired then could not be told.
     fn trim_times(&self, policy: &RetentionPolicy) {
         if self.times.heap_bytes() < COMMIT_TIMES_BYTES {
             return;
@@ -476,19 +469,8 @@ impl Upkeep {
             floor.map_or(Version::ZERO, |floor| floor.1.version)
         };
         let kept = domains_that_expire(policy).filter(|(_, rule)| *rule != Retention::NEWEST);
-        let oldest_view = self.store.stats().oldest_view.unwrap_or(Version::MAX);
         let keep_from = kept.map(|(domain, _)| floor_of(domain)).min().unwrap_or(Version::MAX);
-        let keep_from = keep_from.min(oldest_view).min(self.store.current_version());
-        self.raise_floors_of_what_expires(keep_from);
-        self.times.trim(keep_from);
-    }
-
-    fn raise_floors_of_what_expires(&self, version: Version) {
-        let Ok(manifest) = self.manifest() else { return };
-        let floor = RetentionFloor { version, clock: Timestamp::ZERO };
-        let domains = domains_that_expire(&manifest.retention);
-        let raised: Vec<_> = domains.map(|(domain, _)| (domain, floor)).collect();
-        self.store.raise_floors(&raised);
+        self.times.trim(keep_from.min(self.store.current_version()));
     }
 
     fn open(&self, number: u64) -> Result<Snapshot> {
@@ -508,7 +490,14 @@ impl Upkeep {
             return Err(Error::Invalid(text.into()));
         };
         if !newest.verified {
-            self.open(newest.number)?.verify()?;
+            let number = newest.number;
+            let checked = self.open(number).and_then(|snapshot| Ok(snapshot.verify()?));
+            if let Err(error) = checked {
+                if error.kind() == ErrorKind::Corruption {
+                    self.with_writer(|writer| writer.distrust_snapshot(number))?;
+                }
+                return Err(error);
+            }
         }
         let number = newest.number;
         self.with_writer(|writer| writer.trust_snapshot(number))
@@ -525,8 +514,12 @@ impl Upkeep {
     /// Makes a checkpoint and removes what it makes superfluous: what the background thread
     /// does when it is time.
     pub(crate) fn checkpoint_and_compact(&self) -> Result<()> {
-        self.finish_loading()?;
-        self.trim()?;
+        let ready = self.finish_loading().and_then(|()| self.trim());
+        if let Err(error) = ready {
+            // Tried again when the next one is due.
+            self.schedule(0)?;
+            return Err(error);
+        }
         self.checkpoint()?;
         self.compact(CompactMode::WalOnly).map(drop)
     }

@@ -293,6 +293,13 @@ impl Manifest {
     /// MANIFEST stands as it was.
     pub(crate) fn prepare(&self, disk: &dyn Disk, layout: &Layout) -> Result<()> {
         let tmp = layout.manifest_tmp();
+        let bytes = self.encode();
+        if bytes.len() as u64 > MANIFEST_BYTES_MAX {
+            let reason = "more of retention or epochs than a MANIFEST can hold";
+            let what = "manifest";
+            let error = steadfast_core::Error::Malformed { what, reason, at: bytes.len() };
+            return Err(Error::Input(error));
+        }
         match disk.remove(&tmp) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).at(TMP_LABEL, "remove");
@@ -300,7 +307,7 @@ impl Manifest {
             _ => {}
         }
         let file = disk.create(&tmp, Access::Write).at(TMP_LABEL, "create")?;
-        file.write_at(0, &self.encode()).at(TMP_LABEL, "write")?;
+        file.write_at(0, &bytes).at(TMP_LABEL, "write")?;
         file.sync_all().at(TMP_LABEL, "sync")
     }
 

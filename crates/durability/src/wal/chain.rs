@@ -160,6 +160,18 @@ impl Wal {
         Ok(wal)
     }
 
+    /// Whether the log that `manifest` names begins where the database did. (That of a copy
+    /// does not, although its segments are numbered from 1: a copy begins with a snapshot, and
+    /// in a later epoch.)
+    pub fn has_everything(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Result<bool> {
+        let Found::Segment(oldest) = open_segment(disk, layout, manifest, manifest.oldest_segment)?
+        else {
+            return Ok(false);
+        };
+        let SegmentHeader { predecessor, first_position, epoch, .. } = oldest.header;
+        Ok((predecessor, first_position, epoch.counter) == (0, 0, 1))
+    }
+
     /// Follows predecessors from segment `newest` to the oldest. Where one cannot be used,
     /// the log is what lies before it.
     fn follow_back(

@@ -264,6 +264,8 @@ pub struct WalWriter {
     /// frame. What a segment holds of them is needed whatever a snapshot has.
     streams: HashMap<u64, u64>,
     next_snapshot: u64,
+    /// A snapshot that turned out to be damaged.
+    distrusted: Option<u64>,
     last_kind: Option<GroupKind>,
     poisoned: Option<String>,
 }
@@ -318,6 +320,7 @@ impl WalWriter {
             segments: resume.segments,
             streams: HashMap::new(),
             next_snapshot: resume.next_snapshot,
+            distrusted: None,
             last_kind: None,
             poisoned: None,
         };
@@ -721,9 +724,14 @@ impl WalWriter {
     /// stays: the newest one that was read back, or else the one before.
     pub fn name_snapshot(&mut self, number: u64, version: Version, checksum: u32) -> Result<()> {
         self.sync()?;
-        assert!(version <= self.last.0, "a snapshot holds what the log has");
+        if version > self.last.0 {
+            let (what, reason) = ("snapshot", "it holds what was never in the log");
+            let error = steadfast_core::Error::Malformed { what, reason, at: 0 };
+            return Err(Error::Input(error));
+        }
         let first_segment = self.first_segment_after(version);
         let mut manifest = self.manifest.clone();
+        manifest.snapshots.retain(|snapshot| Some(snapshot.number) != self.distrusted);
         let older = manifest.snapshots.iter().rev().find(|snapshot| snapshot.verified);
         let older = older.or(manifest.snapshots.last()).copied();
         manifest.snapshots = older.into_iter().collect();
@@ -798,14 +806,23 @@ impl WalWriter {
         self.next_snapshot.max(newest + 1)
     }
 
-    /// Forgets a snapshot that turned out to be damaged, if there is an older one: the next is
-    /// not taken to stand on it, and an opening until then begins with the older one. The
-    /// MANIFEST says so when it is next written.
-    pub fn distrust_snapshot(&mut self, number: u64) {
-        if self.manifest.snapshots.len() > 1 {
-            self.manifest.snapshots.retain(|snapshot| snapshot.number != number);
-        }
+    /// Notes that a snapshot turned out to be damaged: the next is not taken to stand on it. If
+    /// there is an older one, openings begin with that until then: the MANIFEST says so.
+    pub fn distrust_snapshot(&mut self, number: u64) -> Result<()> {
+        self.distrusted = Some(number);
         self.next_snapshot = self.next_snapshot.max(number + 1);
+        let mut manifest = self.manifest.clone();
+        manifest.snapshots.retain(|snapshot| snapshot.number != number);
+        if manifest.snapshots.is_empty() || manifest.snapshots == self.manifest.snapshots {
+            return Ok(());
+        }
+        self.replace_manifest(manifest)
+    }
+
+    /// The newest snapshot, unless it turned out to be damaged.
+    pub fn newest_snapshot(&self) -> Option<LiveSnapshot> {
+        let newest = self.manifest.newest_snapshot().copied();
+        newest.filter(|newest| Some(newest.number) != self.distrusted)
     }
 
     /// The MANIFEST as last written.
