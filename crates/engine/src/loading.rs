@@ -19,7 +19,7 @@ use steadfast_storage::UnifiedStore;
 
 use crate::commit::CLOSED;
 use crate::commit_times::CommitTimes;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 /// How far loading has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
