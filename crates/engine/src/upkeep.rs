@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use steadfast_core::{
-    Clock, Namespace, NamespaceId, Retention, RetentionDomain, RetentionFloor, RetentionPolicy,
-    Timestamp, TypeTag, Version,
+    Clock, CrashPoint, Namespace, NamespaceId, Retention, RetentionDomain, RetentionFloor,
+    RetentionPolicy, Timestamp, TypeTag, Version, check_crash_point,
 };
 use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
@@ -276,6 +276,7 @@ impl Upkeep {
         self.trim_times(&self.manifest()?.retention);
         let view = self.store.view(self.clock.now());
         let version = view.version();
+        check_crash_point(CrashPoint::CheckpointPreFlush);
         // What a snapshot holds must be durable in the log before anything names it; so this
         // also says whether anything may be named at all.
         pipeline.sync()?;
@@ -326,6 +327,7 @@ impl Upkeep {
             }
             return Err(error);
         }
+        check_crash_point(CrashPoint::CheckpointPostFlush);
         info.snapshot = number;
         info.written = true;
         info.rows = written.rows;
