@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use steadfast_durability::StdDisk;
 use steadfast_durability::disk::{Access, Disk, DiskFile, EntryKind, Lock};
 
 /// Passes everything on to another disk, until [`CrashDisk::crash`]. Clones are the same disk.
@@ -21,6 +22,11 @@ impl CrashDisk {
     /// A way to `inner` that can be cut.
     pub fn new(inner: Arc<dyn Disk>) -> Self {
         Self { inner, crashed: Arc::default() }
+    }
+
+    /// A way to the files of this machine that can be cut.
+    pub fn of_files() -> Self {
+        Self::new(Arc::new(StdDisk))
     }
 
     /// From now on nothing reaches the disk through this or what was opened with it: every call

@@ -12,7 +12,11 @@
 //! - [`process_kill`]: a real process, killed at random;
 //! - [`corruption`]: the files of a log, damaged;
 //! - [`reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
+//!
+//! How to begin is in the README beside this crate.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub use steadfast_core::{CRASH_POINTS_COMPILED_IN, CrashPoint, check_crash_point};
 
 pub mod corruption;
 pub mod crash;
@@ -33,3 +37,8 @@ pub mod seed;
 pub mod sim;
 pub mod worker;
 pub mod workload;
+
+/// The examples of the README are run.
+#[cfg(all(doctest, feature = "hooks"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -87,7 +87,9 @@ impl Operation {
         }
         match self {
             Self::Flush => db.flush()?,
-            Self::Checkpoint => drop(db.checkpoint()?),
+            Self::Checkpoint => {
+                db.checkpoint()?;
+            }
             Self::Compact(mode) => crate::workload::compact(db, *mode)?,
             _ => unreachable!("every other one writes"),
         }

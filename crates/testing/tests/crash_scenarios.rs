@@ -208,14 +208,14 @@ fn random_operation_sequence_with_crashes() {
     let batched = DurabilityMode::Batched { interval: Duration::from_secs(60), commits: 10 };
     let modes = [DurabilityMode::Strict, batched, DurabilityMode::Buffered];
     let mut images = 0;
-    for n in 0..12 {
-        let mode = modes[n as usize % 3];
-        images += random_sequence(CrashType::PowerLoss, false, mode, seed + n);
+    for (seed, n) in (seed..).zip(0..12) {
+        let mode = modes[n % 3];
+        images += random_sequence(CrashType::PowerLoss, false, mode, seed);
         if n < 4 {
             // Real files: strict ones wait for a real disk at every commit.
-            images += random_sequence(CrashType::ProcessKill, false, mode, seed + 1000 + n);
-            let crash = CrashType::ALL[n as usize % 3];
-            images += random_sequence(crash, true, modes[1 + n as usize % 2], seed + 2000 + n);
+            images += random_sequence(CrashType::ProcessKill, false, mode, seed + 1000);
+            let crash = CrashType::ALL[n % 3];
+            images += random_sequence(crash, true, modes[1 + n % 2], seed + 2000);
         }
     }
     println!("{images} images");

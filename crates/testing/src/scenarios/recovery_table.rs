@@ -269,7 +269,7 @@ const BLOCK: usize = 4096;
 /// last ones; closed, or killed.
 fn written(config: &DatabaseConfig, checkpoints: usize, close: bool) -> (SimDisk, DatabaseConfig) {
     let disk = SimDisk::new();
-    let work = || -> steadfast_engine::Result<()> {
+    let work = || -> steadfast_engine::Result<SimDisk> {
         let db = builder(&disk, config.clone()).open()?;
         for n in 0..5 {
             let op = Op::Put("r".into(), format!("k{n}"), n.into());
@@ -282,10 +282,13 @@ fn written(config: &DatabaseConfig, checkpoints: usize, close: bool) -> (SimDisk
                 db.checkpoint()?;
             }
         }
-        if close { db.close() } else { Ok(std::mem::forget(db)) }
+        if close {
+            db.close()?;
+        }
+        // Before it is dropped, which closes it.
+        Ok(disk.killed())
     };
-    work().expect("nothing goes wrong on this disk");
-    (disk.killed(), config.clone())
+    (work().expect("nothing goes wrong on this disk"), config.clone())
 }
 
 /// Its end names everything else: without it a snapshot cannot be opened.
