@@ -11,7 +11,7 @@
 //!   be found then;
 //! - [`process_kill`]: a real process, killed at random;
 //! - [`corruption`]: the files of a log, damaged;
-//! - [`reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
+//! - [`mod@reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
 //!
 //! How to begin is in the README beside this crate.
 #![cfg_attr(test, allow(clippy::unwrap_used))]

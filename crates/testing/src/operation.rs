@@ -116,8 +116,8 @@ impl Operation {
         })
     }
 
-    /// As one line of text.
-    pub(crate) fn to_line(&self) -> String {
+    /// As one line of text, for a process that works on its own: see [`crate::worker`].
+    pub fn to_line(&self) -> String {
         let line = |word: &str, parts: &[&[u8]]| {
             let mut line = word.to_owned();
             for part in parts {
@@ -146,7 +146,7 @@ impl Operation {
     }
 
     /// What [`Operation::to_line`] wrote.
-    pub(crate) fn from_line(line: &str) -> Option<Self> {
+    pub fn from_line(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let word = words.next()?;
         let mut bytes = || unhex(words.next()?);

@@ -11,7 +11,7 @@ use crate::operation::Operation;
 use crate::reference::ReferenceModel;
 use crate::seed::replay_line;
 use crate::worker::{
-    PUTS_PER_CHECKPOINT, WORKER_RUN, Worker, database_config, flood_put, signal_of,
+    Answer, PUTS_PER_CHECKPOINT, WORKER_RUN, Worker, database_config, flood_put, signal_of,
 };
 
 /// How long opening, or dying, may take.
@@ -192,7 +192,9 @@ impl ProcessCrashTester {
             error: None,
         };
         let judged = match opened {
-            crate::worker::Answer::Line(_) => self.judge(&lines, model, &mut result),
+            Answer::Line(line) if line.starts_with("open") => {
+                self.judge(&lines, model, &mut result)
+            }
             _ => Err(format!("the worker did not open the database; it ended: {ended}")),
         };
         result.recovery_succeeded = judged.is_ok();

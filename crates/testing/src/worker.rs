@@ -236,6 +236,7 @@ impl Worker {
     }
 
     /// Sends a line. That nobody reads it is found out by the answer.
+    #[cfg(feature = "hooks")]
     pub(crate) fn send(&mut self, line: &str) {
         if let Some(stdin) = &mut self.stdin {
             let _ = writeln!(stdin, "{line}").and_then(|()| stdin.flush());
