@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use steadfast::{
-    AppendOptions, Database, DatabaseConfig, Entropy, LogClass, ManualClock, Retention, Timestamp,
-    Value,
+    AppendOptions, CompactMode, Compression, Database, DatabaseConfig, Entropy, LogClass,
+    ManualClock, Retention, Timestamp, Value,
 };
 
 const RELEASE: &str = "0.1.0";
@@ -113,6 +113,24 @@ fn check(path: &Path, log: LogClass) {
     db.close().unwrap();
 }
 
+/// Holds what is written today against what lies here, and opens a copy of that.
+fn compare(name: &str, fresh: &Path, log: LogClass) {
+    let written = files(fresh);
+    if std::env::var_os("STEADFAST_WRITE_GOLDEN").is_some() {
+        let _ = std::fs::remove_dir_all(golden(name));
+        copy(fresh, &golden(name));
+    }
+    let kept = files(&golden(name));
+    assert_eq!(written.keys().collect::<Vec<_>>(), kept.keys().collect::<Vec<_>>(), "{name}");
+    for (file, bytes) in &kept {
+        assert!(written[file] == *bytes, "{name}: {} is written otherwise now", file.display());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let opened = dir.path().join(name);
+    copy(&golden(name), &opened);
+    check(&opened, log);
+}
+
 #[test]
 fn golden_databases_open_and_are_what_is_written_today() {
     let dir = tempfile::tempdir().unwrap();
@@ -127,18 +145,22 @@ fn golden_databases_open_and_are_what_is_written_today() {
         if log == LogClass::Clean {
             db.close().unwrap();
         }
-        let written = files(&fresh);
-        if std::env::var_os("STEADFAST_WRITE_GOLDEN").is_some() {
-            let _ = std::fs::remove_dir_all(golden(name));
-            copy(&fresh, &golden(name));
-        }
-        let kept = files(&golden(name));
-        assert_eq!(written.keys().collect::<Vec<_>>(), kept.keys().collect::<Vec<_>>(), "{name}");
-        for (file, bytes) in &kept {
-            assert!(written[file] == *bytes, "{name}: {} is written otherwise now", file.display());
-        }
-        let opened = dir.path().join(format!("{name}-copy"));
-        copy(&golden(name), &opened);
-        check(&opened, log);
+        compare(name, &fresh, log);
     }
+}
+
+/// A snapshot with a log behind it, and a backup, which is a snapshot without one.
+#[test]
+fn golden_snapshots_and_backups_open_and_are_what_is_written_today() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fresh, backup) = (dir.path().join("snapshot"), dir.path().join("backup"));
+    let db = write(&fresh, DatabaseConfig::buffered().compression(Compression::None));
+    assert!(db.checkpoint().unwrap().written);
+    let run = db.resolve_run("golden").unwrap();
+    db.kv_put(run, "after the snapshot", 3).unwrap();
+    db.compact(CompactMode::WalOnly).unwrap();
+    db.backup(&backup).unwrap();
+    db.close().unwrap();
+    compare("snapshot", &fresh, LogClass::Clean);
+    compare("backup", &backup, LogClass::Clean);
 }

@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use steadfast::disk::{Access, Disk, DiskFile, EntryKind, Lock};
 use steadfast::{
     CompactMode, Compression, Database, DatabaseConfig, DurabilityMode, Error, ErrorKind, LogClass,
     Pending, RecoveryPolicy, Retention, SnapshotClass, Value, Version, restore_with, salvage_with,
@@ -31,6 +34,10 @@ fn config(mode: DurabilityMode) -> DatabaseConfig {
     let config = DatabaseConfig::new(mode).segment_bytes(SEGMENT_BYTES).manual_checkpoints();
     config.compression(Compression::None)
 }
+
+/// Something that happens to a disk.
+type Damage<'a> = &'a dyn Fn(&SimDisk);
+type OwnedDamage = Box<dyn Fn(&SimDisk)>;
 
 /// A database on a simulated disk, and what must be in it after each commit.
 struct Story {
@@ -126,6 +133,80 @@ impl Story {
     }
 }
 
+/// What is to be done at a certain step.
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// A disk that does something meanwhile: before a file with this extension is created, or opened.
+#[derive(Debug)]
+struct Hooked(SimDisk, Hook);
+
+struct Hook {
+    creating: bool,
+    extension: &'static str,
+    work: Meanwhile,
+}
+
+impl Hook {
+    fn at(&self, creating: bool, path: &Path) {
+        let here = path.extension().is_some_and(|extension| extension == self.extension);
+        if creating == self.creating && here {
+            // It is done once, and may itself use the disk.
+            let work = self.work.lock().unwrap().take();
+            work.into_iter().for_each(|work| work());
+        }
+    }
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
+
+impl Disk for Hooked {
+    fn create(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.1.at(true, path);
+        self.0.create(path, access)
+    }
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
+        self.1.at(false, path);
+        self.0.open(path, access)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir(path)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        self.0.kind(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.0.list(directory)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        self.0.sync_dir(directory)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Lock> {
+        self.0.lock(path)
+    }
+
+    fn is_locked(&self, path: &Path) -> io::Result<bool> {
+        self.0.is_locked(path)
+    }
+}
+
 fn submit(db: &Database, ops: &[Op]) -> Result<Pending, Error> {
     let mut tx = db.begin()?;
     ops.iter().try_for_each(|op| op.apply(&mut tx))?;
@@ -208,6 +289,87 @@ fn a_segment_goes_by_its_last_version_also_with_a_stream_across_the_checkpoint()
             story.expect_survives("with a snapshot that has the stream");
         }
     }
+}
+
+/// The stream ends after the snapshot's view was opened and before the snapshot is named: its
+/// first segment holds nothing that is newer than the snapshot but its parts.
+#[test]
+fn a_stream_that_ends_while_a_snapshot_is_written_keeps_its_first_segment() {
+    for mode in [DurabilityMode::Strict, DurabilityMode::Buffered] {
+        let mut story = Story::with(config(mode));
+        let meanwhile = Meanwhile::default();
+        // Its view is open then, and it is not named.
+        let hook = Hook { creating: true, extension: "chk", work: meanwhile.clone() };
+        let hooked = Hooked(story.disk.clone(), hook);
+        story.db.close().unwrap();
+        let opening = builder(&story.disk, story.config.clone()).disk(Arc::new(hooked));
+        story.db = opening.open_existing().unwrap();
+        story.commits("a", 60);
+        let pending = story.submit(&large("stream"));
+        let small = put("meanwhile", 10);
+        let other = story.submit(std::slice::from_ref(&small));
+        let work = move || {
+            pending.wait().unwrap();
+            other.wait().unwrap();
+        };
+        *meanwhile.lock().unwrap() = Some(Box::new(work));
+        story.checkpoint();
+        assert!(meanwhile.lock().unwrap().is_none(), "it was done");
+        story.expect_survives("named after the stream has ended");
+        assert!(story.compact() > 0);
+        story.expect_survives("and compacted");
+        story.commits("b", 30);
+        story.checkpoint();
+        story.compact();
+        story.expect_survives("and more");
+    }
+}
+
+/// What a reader is about to open goes away: it looks again, and finds no damage.
+#[test]
+fn a_reader_looks_again_when_compaction_takes_files_away() {
+    for extension in ["chk", "seg"] {
+        for times in 1..4 {
+            let mut story = Story::new();
+            story.commits("a", 20);
+            story.checkpoint();
+            story.compact();
+            story.commits("b", 20);
+            let meanwhile = Meanwhile::default();
+            let hook = Hook { creating: false, extension, work: meanwhile.clone() };
+            let hooked = Arc::new(Hooked(story.disk.clone(), hook));
+            let mut model = story.models.last().unwrap().1.clone();
+            let ops: Vec<_> =
+                (0..times).map(|n| [put(&format!("c{n}"), 20), delete("a1")]).collect();
+            let (db, writes) = (story.db.clone(), ops.clone());
+            *meanwhile.lock().unwrap() = Some(Box::new(move || {
+                for ops in &writes {
+                    commit(&db, ops);
+                    assert!(db.checkpoint().unwrap().written);
+                    db.compact(CompactMode::WalOnly).unwrap();
+                }
+            }));
+            let reader = builder(&story.disk, story.config.clone()).disk(hooked).open_read_only();
+            let reader = reader.unwrap_or_else(|error| panic!("{extension}: {error}"));
+            assert!(meanwhile.lock().unwrap().is_none(), "it was done");
+            let before = model.compare(&content_now(&reader).unwrap()).is_empty();
+            for ops in &ops {
+                model.apply(ops, Version(model_version(&model) + 1));
+            }
+            let after = model.compare(&content_now(&reader).unwrap()).is_empty();
+            assert!(before || after, "{extension}: neither what was nor what is");
+            assert!(
+                !matches!(reader.recovery_report().snapshots, SnapshotClass::Fallback),
+                "{extension}: {}",
+                reader.recovery_report()
+            );
+        }
+    }
+}
+
+/// The newest version in a model.
+fn model_version(model: &ReferenceModel) -> u64 {
+    model.content().values().map(|(version, _)| version.0).max().unwrap_or(0)
 }
 
 /// The abort of a stream could not be written, so it comes with the next stream, behind a
@@ -377,6 +539,61 @@ fn open_views_keep_what_they_show_through_checkpoint_load_and_compaction() {
     }
 }
 
+// ---- Half loaded -----------------------------------------------------------------------
+
+/// A snapshot of several sections, each loaded or not, in every combination: reads, scans,
+/// deletes and commits in front of it are the same; so is a crash and what is opened then.
+#[test]
+fn a_half_loaded_snapshot_reads_as_a_loaded_one() {
+    let mut story = Story::with(config(DurabilityMode::Buffered).segment_bytes(1 << 20));
+    for part in 0..14 {
+        let puts: Vec<_> = (0..25).map(|n| put(&format!("k{part:02}{n:02}"), 9000)).collect();
+        story.commit(&puts);
+    }
+    story.checkpoint();
+    story.compact();
+    story.commit(&[put("k0000", 5), delete("k0701"), delete("k1324"), put("k0650", 7)]);
+    story.db.close().unwrap();
+    let sections = {
+        let db = builder(&story.disk, story.config.clone()).open_existing().unwrap();
+        db.stats().unwrap().load.sections
+    };
+    assert!(sections >= 3, "{sections}");
+    for loaded in 0..1_usize << sections {
+        let disk = story.disk.killed();
+        let db = builder(&disk, story.config.clone()).open_existing().unwrap();
+        for section in (0..sections).filter(|section| loaded >> section & 1 == 1) {
+            db.storage().load_section(section).unwrap();
+        }
+        story.expect(&db, &format!("loaded {loaded:b}"));
+        let view = db.view().unwrap();
+        let mut model = story.models.last().unwrap().1.clone();
+        let ops = [delete("k0100"), delete("k1300"), put("k0701", 3), put("zzz", 1), put("k", 1)];
+        let version = commit(&db, &ops);
+        model.apply(&ops, version);
+        let same = |db: &Database, what: &str| {
+            assert_eq!(model.compare(&content_now(db).unwrap()), [], "loaded {loaded:b}, {what}");
+        };
+        same(&db, "written to");
+        let killed = disk.killed();
+        db.wait_loaded().unwrap();
+        same(&db, "then loaded");
+        assert_eq!(
+            story.models.last().unwrap().1.compare(&content_of(&view).unwrap()),
+            [],
+            "loaded {loaded:b}, the view from before"
+        );
+        drop(view);
+        db.compact(CompactMode::Full).unwrap();
+        same(&db, "then compacted");
+        drop(db);
+        let db = builder(&killed, story.config.clone()).open_existing().unwrap();
+        same(&db, "then killed");
+        let db = builder(&disk.killed(), story.config.clone()).open_existing().unwrap();
+        same(&db, "then compacted and killed");
+    }
+}
+
 // ---- Damaged snapshots ------------------------------------------------------------------
 
 /// Compaction must not give up what would replace a snapshot that nobody has read.
@@ -437,7 +654,7 @@ fn a_corrupt_newest_snapshot_never_blocks_opening_while_the_older_and_its_log_ar
     story.commits("c", 5);
     let newest = snapshots(&story.disk).pop().unwrap();
     let length = story.disk.bytes(&newest).unwrap().len();
-    let damages: [(&str, &dyn Fn(&SimDisk)); 5] = [
+    let damages: [(&str, Damage<'_>); 5] = [
         ("removed", &|disk| disk.lose(&newest)),
         ("empty", &|disk| disk.tamper(&newest, Vec::clear)),
         ("cut", &|disk| disk.tamper(&newest, |bytes| bytes.truncate(length / 2))),
@@ -455,10 +672,16 @@ fn a_corrupt_newest_snapshot_never_blocks_opening_while_the_older_and_its_log_ar
         db.wait_loaded().unwrap();
         story.expect(&db, name);
         if name == "a bad block" {
-            assert_eq!((report.snapshots, db.stats().unwrap().load.rebuilt), (SnapshotClass::Sound, 1));
+            assert_eq!(
+                (report.snapshots, db.stats().unwrap().load.rebuilt),
+                (SnapshotClass::Sound, 1)
+            );
         } else {
             assert_eq!(report.snapshots, SnapshotClass::Fallback, "{name}: {report}");
-            assert!(report.left_anything_out() && report.to_string().contains("SNAPSHOTS/"), "{report}");
+            assert!(
+                report.left_anything_out() && report.to_string().contains("SNAPSHOTS/"),
+                "{report}"
+            );
         }
         drop(db);
         story.expect_reopened(&disk, name);
@@ -494,7 +717,12 @@ fn a_checkpoint_gets_over_any_damage_of_the_newest_snapshot() {
             failures.push(format!("byte {at} of {length}: {error}"));
         }
     }
-    assert!(failures.is_empty(), "{} failures: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
+    assert!(
+        failures.is_empty(),
+        "{} failures: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(5)]
+    );
 }
 
 // ---- Poison and full disks --------------------------------------------------------------
@@ -533,7 +761,8 @@ fn a_poisoned_log_writes_no_snapshot_and_no_manifest() {
 /// A checkpoint and a compaction fail at each of their steps in turn.
 #[test]
 fn a_failed_checkpoint_leaves_the_old_state_and_the_database_goes_on() {
-    let kinds = [StepKind::Create, StepKind::Write, StepKind::Remove, StepKind::SyncAll, StepKind::Rename];
+    let kinds =
+        [StepKind::Create, StepKind::Write, StepKind::Remove, StepKind::SyncAll, StepKind::Rename];
     let mut struck = 0;
     for full in [CompactMode::WalOnly, CompactMode::Full] {
         for (kind, sticky) in kinds.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
@@ -549,7 +778,8 @@ fn a_failed_checkpoint_leaves_the_old_state_and_the_database_goes_on() {
                 let compacted = made.and_then(|()| story.db.compact(full).map(drop));
                 let hit = story.disk.has_struck();
                 story.disk.heal();
-                let poisoned = matches!(&compacted, Err(error) if error.kind() == ErrorKind::Poisoned);
+                let poisoned =
+                    matches!(&compacted, Err(error) if error.kind() == ErrorKind::Poisoned);
                 if let Err(error) = &compacted {
                     let fine = [ErrorKind::Io, ErrorKind::Poisoned].contains(&error.kind());
                     assert!(fine, "{kind:?} {after}: {error}");
@@ -579,7 +809,7 @@ fn a_checkpoint_on_a_full_disk_fails_and_leaves_nothing() {
         story.disk.set_capacity(Some(story.disk.used_bytes() + room));
         let error = story.db.checkpoint().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-        assert_eq!(snapshots(&story.disk), [String::new(); 0], "{room}");
+        assert!(snapshots(&story.disk).is_empty(), "{room}");
         story.disk.set_capacity(None);
         story.commits("b", 1);
         story.expect_survives("after a full disk");
@@ -672,7 +902,12 @@ fn an_unfinished_backup_is_no_database_and_a_finished_one_is_complete() {
         }
     }
     println!("{unfinished} unfinished, {complete} complete, {} failures", failures.len());
-    assert!(failures.is_empty(), "{} failures: {:#?}", failures.len(), &failures[..failures.len().min(5)]);
+    assert!(
+        failures.is_empty(),
+        "{} failures: {:#?}",
+        failures.len(),
+        &failures[..failures.len().min(5)]
+    );
     assert!(unfinished > 10 && complete > 3);
 }
 
@@ -735,7 +970,11 @@ fn a_restore_at_a_version_has_the_content_of_that_version() {
         let content = content_in(&story.disk, &to, &story.config).unwrap();
         assert_eq!(model.compare(&content), [], "restored at {version}");
     }
-    let missing = restore_with(builder_at(&story.disk, "whole", story.config.clone()), "no", Some(Version(99)));
+    let missing = restore_with(
+        builder_at(&story.disk, "whole", story.config.clone()),
+        "no",
+        Some(Version(99)),
+    );
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
@@ -783,19 +1022,27 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
     let wal = paths(&story.disk, "db/WAL/");
     let snaps = snapshots(&story.disk);
     let last = wal.last().unwrap().clone();
-    let damages: Vec<(String, usize, Box<dyn Fn(&SimDisk)>)> = vec![
+    let damages: Vec<(String, usize, OwnedDamage)> = vec![
         ("nothing".into(), all, Box::new(|_| {})),
         ("no MANIFEST".into(), all, Box::new(|disk| disk.lose("db/MANIFEST"))),
         ("a bad MANIFEST".into(), all, Box::new(|disk| disk.flip_bit("db/MANIFEST", 333))),
-        ("a cut log".into(), 40, Box::new({
-            let last = last.clone();
-            move |disk| disk.tamper(&last, |bytes| bytes.truncate(5000))
-        })),
+        (
+            "a cut log".into(),
+            40,
+            Box::new({
+                let last = last.clone();
+                move |disk| disk.tamper(&last, |bytes| bytes.truncate(5000))
+            }),
+        ),
         ("a bad newest snapshot".into(), all, Box::new(spoil_newest)),
-        ("a bad block".into(), all, Box::new({
-            let newest = snaps.last().unwrap().clone();
-            move |disk| spoil_block(disk, &newest)
-        })),
+        (
+            "a bad block".into(),
+            all,
+            Box::new({
+                let newest = snaps.last().unwrap().clone();
+                move |disk| spoil_block(disk, &newest)
+            }),
+        ),
         ("no newest segment".into(), 40, Box::new(move |disk| disk.lose(&last))),
     ];
     for (name, least, damage) in damages {
@@ -815,6 +1062,22 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
             assert!(!report.losses.is_empty(), "{name}");
         }
     }
+    // No snapshot can be opened: what can be read of the newest is taken all the same.
+    let disk = story.disk.killed();
+    for snapshot in &snaps {
+        disk.tamper(snapshot, |bytes| {
+            let from = bytes.len() - 40;
+            bytes[from..].fill(0);
+        });
+    }
+    let report =
+        salvage_with(builder(&disk, story.config.clone()), Some(Path::new("new"))).unwrap();
+    let content = content_in(&disk, "new", &story.config).unwrap();
+    let whole = story.models[all].1.content();
+    assert!(content.iter().all(|(item, row)| whole.get(item) == Some(row)), "invented");
+    let old = |item: &Item| matches!(item, Item::Kv(_, key) if key.starts_with(b"a"));
+    assert_eq!(content.keys().filter(|item| old(item)).count(), 20, "{report:?}");
+    assert!(!report.losses.is_empty());
     // Damage that cannot be made good: rows are missing, none is wrong.
     for at in (100..4000).step_by(150) {
         let disk = story.disk.killed();
@@ -828,7 +1091,8 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
         };
         let content = content_in(&disk, "new", &story.config).unwrap();
         let whole = story.models[all].1.content();
-        let invented: Vec<_> = content.iter().filter(|(item, row)| whole.get(*item) != Some(row)).collect();
+        let invented: Vec<_> =
+            content.iter().filter(|(item, row)| whole.get(*item) != Some(row)).collect();
         assert!(invented.is_empty(), "bad at {at}: {invented:?}");
         if content.len() < whole.len() {
             assert!(!report.losses.is_empty(), "bad at {at}: rows are missing, and nobody says so");
@@ -840,10 +1104,10 @@ fn salvage_takes_the_longest_valid_prefix_and_never_invents() {
 /// if the opening crashes at any of its steps.
 #[test]
 fn an_accepted_loss_opens_in_place_and_survives_crashes() {
-    let mut story = Story::with(config(DurabilityMode::Buffered));
+    let mut story = Story::with(config(DurabilityMode::Buffered).segment_bytes(64 << 10));
     story.commits("a", 20);
     story.checkpoint();
-    story.commits("b", 10);
+    story.commits("b", 24);
     story.db.close().unwrap();
     let newest = story.db.current_version();
     let last = paths(&story.disk, "db/WAL/").pop().unwrap();

@@ -63,7 +63,9 @@ fn files_are_opened_in_one_place() {
     for layer in ["core", "storage", "durability", "engine"] {
         rust_files(&root().join("crates").join(layer).join("src"), &mut files);
     }
-    for file in files {
+    // Unit tests damage files behind everybody's back.
+    let tests = |file: &PathBuf| file.components().any(|part| part.as_os_str() == "tests");
+    for file in files.into_iter().filter(|file| !tests(file)) {
         let name = file.strip_prefix(root()).unwrap().display().to_string();
         let text = std::fs::read_to_string(&file).unwrap();
         let opens =

@@ -1,5 +1,6 @@
 //! The rows: 24-byte keys in groups of 100 that share their first 18 bytes, and values that no
-//! compressor makes smaller. Row `id` is the same bytes in every bench and for every peer.
+//! compressor makes smaller, or, where files are compressed, what an agent might write. Row `id`
+//! is the same bytes in every bench and for every peer.
 
 /// Bytes of a key.
 pub(crate) const KEY_BYTES: usize = 24;
@@ -59,6 +60,29 @@ pub(crate) fn fill(id: u64, out: &mut [u8]) {
     }
 }
 
+/// A value of the ordinary size that looks like a step of an agent: a compressor makes it
+/// smaller, but has a third of it to keep.
+pub(crate) fn step(id: u64) -> ValueBytes {
+    const TOOLS: [&str; 8] = ["read", "search", "edit", "run", "ask", "fetch", "diff", "commit"];
+    const FILES: [&str; 8] =
+        ["main.rs", "lib.rs", "store.rs", "README.md", "parser.py", "app.ts", "Cargo.toml", "log"];
+    let mut random = [0; VALUE_BYTES / 2];
+    fill(id, &mut random);
+    let pick = |at: usize| usize::from(random[at] % 8);
+    let mut text = format!(
+        r#"{{"step":{},"tool":"{}","ms":{},"file":"{}","out":""#,
+        id % GROUP_KEYS,
+        TOOLS[pick(0)],
+        u32::from(random[1]) * u32::from(random[2]) % 2000,
+        FILES[pick(3)],
+    );
+    let room = VALUE_BYTES - 2 - text.len();
+    let digits = random[4..].iter().flat_map(|byte| [byte >> 4, byte & 15]).take(room);
+    text.extend(digits.filter_map(|digit| char::from_digit(digit.into(), 16)));
+    text.push_str("\"}");
+    text.into_bytes().try_into().expect("it was made to fit")
+}
+
 /// The ids below `n` in a random order, the same for the same seed.
 pub(crate) fn shuffled(n: u64, seed: u64) -> Vec<u32> {
     let n = u32::try_from(n).expect("benches use fewer rows than that");
@@ -83,4 +107,9 @@ pub(crate) fn touch(value: &[u8]) -> u64 {
 /// What [`touch`] adds up to over the ordinary values of the ids below `n`.
 pub(crate) fn touched_sum(n: u64) -> u64 {
     (0..n).map(|id| touch(&value(id))).sum()
+}
+
+/// The same over the values that look like steps.
+pub(crate) fn touched_steps(n: u64) -> u64 {
+    (0..n).map(|id| touch(&step(id))).sum()
 }

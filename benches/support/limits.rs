@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -179,6 +179,68 @@ impl WrittenFile {
         let at = self.at.fetch_add(bytes, Ordering::Relaxed) % (FILE_BYTES - bytes);
         self.file.write_all_at(record, at).expect("the disk takes a write");
     }
+}
+
+/// Writes and syncs a new file of so many bytes, as a snapshot is written: a MiB at once, and
+/// never much left to sync. The file is removed.
+pub(crate) fn write_raw(path: &Path, bytes: u64) {
+    const AT_ONCE: u64 = 1 << 20;
+    const SYNC_BYTES: u64 = 16 << 20;
+    let mut block = vec![0; AT_ONCE as usize];
+    data::fill(0, &mut block);
+    let file = File::create(path).expect("the benches' folder can be written");
+    for at in (0..bytes).step_by(AT_ONCE as usize) {
+        let block = &block[..AT_ONCE.min(bytes - at) as usize];
+        file.write_all_at(block, at).expect("the disk has room");
+        if (at + AT_ONCE).is_multiple_of(SYNC_BYTES) {
+            file.sync_data().expect("the disk syncs");
+        }
+    }
+    file.sync_all().expect("the disk syncs");
+    drop(file);
+    std::fs::remove_file(path).expect("it is ours");
+}
+
+/// Reads all files in a folder and below in blocks of 1 MiB, checksumming each block. Returns
+/// how many bytes there were.
+pub(crate) fn checksum_files(folder: &Path) -> u64 {
+    let (mut bytes, mut buffer) = (0, vec![0; 1 << 20]);
+    for path in files(folder) {
+        let mut file = File::open(path).expect("it is there");
+        loop {
+            let read = file.read(&mut buffer).expect("it can be read");
+            if read == 0 {
+                break;
+            }
+            std::hint::black_box(crc32fast::hash(&buffer[..read]));
+            bytes += read as u64;
+        }
+    }
+    bytes
+}
+
+/// Opens the largest file in a folder or below and reads so many bytes from its end.
+pub(crate) fn read_a_little(folder: &Path, bytes: u64) -> u32 {
+    let length = |path: &PathBuf| path.metadata().map_or(0, |metadata| metadata.len());
+    let largest = files(folder).into_iter().max_by_key(length).expect("there is a file");
+    let bytes = bytes.min(length(&largest));
+    let mut buffer = vec![0; bytes as usize];
+    let file = File::open(&largest).expect("it is there");
+    file.read_exact_at(&mut buffer, length(&largest) - bytes).expect("it can be read");
+    crc32fast::hash(&buffer)
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("it is there") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// Writes the barest log of rows: for each its length, a checksum, key and value.

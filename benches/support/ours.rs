@@ -48,14 +48,32 @@ impl Ours {
 
     /// A transaction of a put for each id.
     pub(crate) fn put_all(&self, ids: &[u32]) {
+        self.put_all_of(ids, data::value);
+    }
+
+    fn put_all_of(&self, ids: &[u32], value: fn(u64) -> data::ValueBytes) {
         let put_all = |txn: &mut steadfast::Transaction| {
             for id in ids {
                 let id = u64::from(*id);
-                txn.kv_put(self.run, data::key(id), &data::value(id))?;
+                txn.kv_put(self.run, data::key(id), &value(id))?;
             }
             Ok(())
         };
         self.db.transaction(put_all).expect("it commits");
+    }
+
+    /// A transaction of one put of a step.
+    pub(crate) fn put_step(&self, id: u64) {
+        self.db.kv_put(self.run, data::key(id), &data::step(id)).expect("it commits");
+    }
+
+    /// A transaction that deletes each id.
+    pub(crate) fn delete_all(&self, ids: &[u32]) {
+        let delete_all = |txn: &mut steadfast::Transaction| {
+            ids.iter()
+                .try_for_each(|id| txn.kv_delete(self.run, data::key(u64::from(*id))).map(drop))
+        };
+        self.db.transaction(delete_all).expect("it commits");
     }
 
     /// Transactions of one put each that are queued together, so that they may share a write.
@@ -76,6 +94,13 @@ impl Ours {
     pub(crate) fn load(&self, ids: &[u32]) {
         for ids in ids.chunks(LOAD_PUTS) {
             self.put_all(ids);
+        }
+    }
+
+    /// Fills the store with steps.
+    pub(crate) fn load_steps(&self, ids: &[u32]) {
+        for ids in ids.chunks(LOAD_PUTS) {
+            self.put_all_of(ids, data::step);
         }
     }
 

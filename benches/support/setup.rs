@@ -41,6 +41,12 @@ pub(crate) fn large() -> bool {
     std::env::var_os("STEADFAST_BENCH_LARGE").is_some_and(|on| on == "1")
 }
 
+/// Whether tables shall show the best samples instead of medians: where others use the machine
+/// too, that is what repeats.
+pub(crate) fn best() -> bool {
+    std::env::var_os("STEADFAST_BENCH_BEST").is_some_and(|on| on == "1")
+}
+
 /// The letter that several of a thing have.
 pub(crate) fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }

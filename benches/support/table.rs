@@ -36,13 +36,25 @@ impl Notes {
         self.note(name, operations as f64 / elapsed.as_secs_f64());
     }
 
-    /// The median of the newest samples, if there are any.
+    /// The median of the newest samples of a rate, if there are any; the best if that was
+    /// asked for.
     pub(crate) fn figure(&self, name: &str) -> Option<f64> {
+        let newest = self.newest(name)?;
+        newest.get(if setup::best() { newest.len() - 1 } else { newest.len() / 2 }).copied()
+    }
+
+    /// The same of something that is better if it is less.
+    fn cost(&self, name: &str) -> Option<f64> {
+        let newest = self.newest(name)?;
+        newest.get(if setup::best() { 0 } else { newest.len() / 2 }).copied()
+    }
+
+    fn newest(&self, name: &str) -> Option<Vec<f64>> {
         let notes = self.0.borrow();
         let all = notes.get(name)?;
         let mut newest = all[all.len().saturating_sub(SAMPLES)..].to_vec();
         newest.sort_by(f64::total_cmp);
-        Some(newest[newest.len() / 2])
+        Some(newest)
     }
 }
 
@@ -113,9 +125,23 @@ impl<'a> Table<'a> {
 impl Notes {
     /// Prints a figure, and what it should be at most.
     pub(crate) fn print(&self, name: &str, unit: &str, at_most: Option<f64>) {
-        let Some(figure) = self.figure(name) else { return };
+        let Some(figure) = self.cost(name) else { return };
         let aim = at_most.map(|aim| format!("   aim ≤ {aim} {}", met(figure <= aim)));
         println!("  {name:<50} {figure:>16.2} {unit}{}", aim.unwrap_or_default());
+    }
+
+    /// Prints a figure, and what it should be at least.
+    pub(crate) fn print_at_least(&self, name: &str, unit: &str, aim: f64) {
+        let Some(figure) = self.figure(name) else { return };
+        let met = met(figure >= aim);
+        println!("  {name:<50} {:>16} {unit}   aim ≥ {} {met}", grouped(figure), grouped(aim));
+    }
+
+    /// Prints a cost as a ratio to another, and what that should be at most.
+    pub(crate) fn print_ratio(&self, name: &str, against: &str, at_most: f64) {
+        let (Some(figure), Some(other)) = (self.cost(name), self.cost(against)) else { return };
+        let ratio = figure / other;
+        println!("  {name}: {ratio:.2} × {against}, aim ≤ {at_most} {}", met(ratio <= at_most));
     }
 }
 
@@ -131,6 +157,9 @@ fn introduce() {
     static INTRODUCED: AtomicBool = AtomicBool::new(false);
     if !INTRODUCED.swap(true, Ordering::Relaxed) {
         println!("\n{}", clock::machine());
+        if setup::best() {
+            println!("the best sample of each row");
+        }
         if setup::test_mode() {
             println!("test mode: tiny sizes, one sample; the figures mean nothing");
         }

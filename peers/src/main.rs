@@ -5,6 +5,7 @@
 //! are nobody else's, and a kill is a kill.
 
 mod commits;
+mod lifecycle;
 mod reads;
 mod recovery;
 mod report;
@@ -61,7 +62,7 @@ impl Plan {
 
 const USAGE: &str = "\
 usage: steadfast-peers [--quick] [--repetitions N] [--rows N] [--seconds S] [--only NAME,…] [WORKLOAD…]
-workloads: strict-1 strict-8 strict-32 strict-128 strict-100-puts buffered-1 buffered-2 recovery reads
+workloads: strict-1 strict-8 strict-32 strict-128 strict-100-puts buffered-1 buffered-2 recovery lifecycle reads
 contenders: limit steadfast fjall redb lmdb sqlite, and rocksdb with `--features rocksdb`";
 
 fn main() -> ExitCode {
@@ -81,6 +82,9 @@ fn main() -> ExitCode {
     }
     if wants("recovery") {
         recovery::measure(&plan);
+    }
+    if wants("lifecycle") {
+        lifecycle::measure(&plan);
     }
     if wants("reads") {
         reads::measure(&plan);
@@ -107,13 +111,15 @@ fn arguments(arguments: impl Iterator<Item = String>) -> Option<(Plan, Vec<Strin
 }
 
 fn is_workload(name: &str) -> bool {
-    matches!(name, "recovery" | "reads") || commits::WORKLOADS.iter().any(|w| w.name == name)
+    matches!(name, "recovery" | "lifecycle" | "reads")
+        || commits::WORKLOADS.iter().any(|w| w.name == name)
 }
 
 fn child(task: &[String]) {
     match task[0].as_str() {
         "commits" => commits::child(&task[1..]),
         "recovery" => recovery::child(&task[1..]),
+        "lifecycle" => lifecycle::child(&task[1..]),
         "reads" => reads::child(&task[1..]),
         unknown => panic!("no such task: {unknown}"),
     }

@@ -36,6 +36,14 @@ pub(crate) trait Store: Sync {
 
     /// Lets work in the background come to rest.
     fn settle(&self) {}
+
+    /// Makes the files as small as the store knows how to.
+    fn compact(&mut self) {
+        self.settle();
+    }
+
+    /// Waits until everything that is kept in memory is there.
+    fn wait_loaded(&self) {}
 }
 
 /// Reads on one thread. Each looks at the first and the last byte of every value.

@@ -4,11 +4,13 @@
 //! before anything is opened.
 
 use std::ffi::OsString;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use steadfast::Retention;
+use steadfast::CompactMode;
+
+use crate::retention::RetentionSpec;
 
 /// An embedded, versioned, durable database whose crash safety you can check yourself.
 ///
@@ -41,22 +43,22 @@ pub(crate) enum Command {
     Runs(DirArgs),
     /// Describe the files, segment by segment, in plain words
     Inspect(InspectArgs),
-    /// Sizes in memory and on disk, and how far the log is durable
-    Stats(DirArgs),
-    /// (not yet) Show the versions of a key
-    History(NotYetArgs),
+    /// Sizes in memory and on disk, and how far log and snapshot have come
+    Stats(StatsArgs),
+    /// Show the versions of a key or a state cell that are kept, newest first
+    History(HistoryArgs),
+    /// Write a snapshot, so that opening needs only the log behind it
+    Checkpoint(DirArgs),
+    /// Remove what is not needed any more: log, older snapshots, old versions
+    Compact(CompactArgs),
+    /// Copy a database, also while it is written to, into a directory of its own
+    Backup(BackupArgs),
+    /// Make a database from a backup, as it was then or at an earlier version
+    Restore(RestoreArgs),
+    /// Take what can be read of a damaged database into a new one
+    Repair(RepairArgs),
     /// (not yet) Compare two runs or two versions
     Diff(NotYetArgs),
-    /// (not yet) Write a snapshot
-    Checkpoint(NotYetArgs),
-    /// (not yet) Delete the log that a snapshot has made superfluous
-    Compact(NotYetArgs),
-    /// (not yet) Copy a database while it is in use
-    Backup(NotYetArgs),
-    /// (not yet) Make a database from a backup
-    Restore(NotYetArgs),
-    /// (not yet) Copy what can be read of a damaged database into a new one
-    Repair(NotYetArgs),
     /// (not yet) Measure commits, reads and recovery here
     Bench(NotYetArgs),
     /// (not yet) Crash a database in every way and prove what survives
@@ -82,7 +84,7 @@ pub(crate) struct ApplyArgs {
 }
 
 /// How a command that writes opens the database.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct WriteArgs {
     /// When a commit counts as done
     #[arg(long, value_enum, default_value_t = Durability::Strict)]
@@ -90,12 +92,20 @@ pub(crate) struct WriteArgs {
     /// Largest segment of the log, in bytes; smaller than 16384 is raised to that
     #[arg(long, value_name = "N")]
     pub(crate) segment_bytes: Option<u64>,
-    /// Log bytes after which a snapshot is due (checkpoints are not there yet)
-    #[arg(long, value_name = "N")]
+    /// Bytes of log after which a checkpoint is made by itself, and what it makes superfluous
+    /// removed [default: as many as the newest snapshot has, at least 64 MiB]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) checkpoint_bytes: Option<u64>,
-    /// Versions of a key to keep: `all` or `last:N` [default: last:1]
-    #[arg(long, value_name = "SPEC", value_parser = parse_retention)]
-    pub(crate) retention: Option<Retention>,
+    /// Which superseded versions of a key to keep, from now on [default: what the database was
+    /// told before, at first last:1]
+    ///
+    /// SPEC is RULE[,RULE...]. The first RULE may be for everything: `all`, `last:N` (the newest N
+    /// versions), `for:DURATION` (until superseded for that long; a number and s, m, h or d), or
+    /// `last:N+for:DURATION` (what either would keep). Others are for a primitive, `kv=RULE`,
+    /// `state=RULE`, `event=RULE`, or for a run that is there, `run:NAME=RULE`, which goes before
+    /// those. SPEC takes the place of all earlier rules; without one for everything that is last:1.
+    #[arg(long, value_name = "SPEC", value_parser = RetentionSpec::parse)]
+    pub(crate) retention: Option<RetentionSpec>,
 }
 
 /// When a commit counts as done.
@@ -174,6 +184,89 @@ pub(crate) struct DemoArgs {
     pub(crate) kills: u32,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The database directory
+    pub(crate) dir: PathBuf,
+    /// Look again and again, a line each time, until stopped
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = parse_seconds)]
+    pub(crate) watch: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArgs {
+    /// The database directory
+    pub(crate) dir: PathBuf,
+    /// The key, or with --state the cell
+    pub(crate) key: OsString,
+    /// The run it is in
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: String,
+    /// KEY is a state cell
+    #[arg(long)]
+    pub(crate) state: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompactArgs {
+    /// The database directory
+    pub(crate) dir: PathBuf,
+    /// How far to go
+    #[arg(long, value_enum, default_value_t = Mode::Full)]
+    pub(crate) mode: Mode,
+}
+
+/// How far a compaction goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Only what the newest snapshot makes superfluous
+    WalOnly,
+    /// First let go of versions that are not to be kept, and write a snapshot
+    Full,
+}
+
+impl From<Mode> for CompactMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::WalOnly => Self::WalOnly,
+            Mode::Full => Self::Full,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The database directory
+    pub(crate) dir: PathBuf,
+    /// Where to put the copy: missing, or empty
+    pub(crate) target: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The directory of the backup, which is only read
+    pub(crate) backup: PathBuf,
+    /// Where to make the database: missing, or empty
+    #[arg(value_name = "NEWDIR")]
+    pub(crate) new_dir: PathBuf,
+    /// As it was at this version
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) at: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairArgs {
+    /// The directory of the damaged database, which is not changed
+    pub(crate) dir: PathBuf,
+    /// Where to make the new database: missing, or empty
+    #[arg(required_unless_present = "dry_run", value_name = "NEWDIR")]
+    pub(crate) new_dir: Option<PathBuf>,
+    /// Only say what would be kept and what would be lost
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 /// Whatever is typed after a command that is not there yet.
 #[derive(Debug, Args)]
 pub(crate) struct NotYetArgs {
@@ -181,16 +274,10 @@ pub(crate) struct NotYetArgs {
     pub(crate) rest: Vec<OsString>,
 }
 
-fn parse_retention(spec: &str) -> Result<Retention, String> {
-    let supported =
-        || format!("`{spec}` is not supported; supported are `all` and `last:N`, N from 1");
-    match spec.split_once(':') {
-        None if spec == "all" => Ok(Retention::KeepAll),
-        Some(("last", n)) => {
-            n.parse::<NonZeroU32>().map(Retention::KeepLast).map_err(|_| supported())
-        }
-        _ => Err(supported()),
-    }
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let wait = seconds.filter(|wait| !wait.is_zero());
+    wait.ok_or_else(|| "a number of seconds above 0 was expected".to_owned())
 }
 
 #[cfg(test)]
@@ -218,17 +305,34 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_retention_says_what_is_supported() {
-        assert_eq!(parse_retention("all"), Ok(Retention::KeepAll));
-        assert_eq!(parse_retention("last:1"), Ok(Retention::NEWEST));
-        for spec in ["", "last", "last:0", "last:x", "for:1h", "all:1"] {
-            assert!(parse_retention(spec).unwrap_err().contains("`last:N`"), "{spec}");
+    fn a_repair_needs_a_place_unless_it_is_a_trial() {
+        let parse = |args: &[&str]| Cli::try_parse_from([&["steadfast", "repair"], args].concat());
+        assert!(parse(&["d"]).is_err());
+        for args in [&["d", "--dry-run"][..], &["d", "n"], &["d", "n", "--dry-run"]] {
+            assert!(parse(args).is_ok(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn watching_needs_no_number_and_takes_a_sensible_one() {
+        let parse = |args: &[&str]| {
+            let cli = Cli::try_parse_from([&["steadfast", "stats", "d"], args].concat());
+            cli.map(|cli| match cli.command {
+                Command::Stats(args) => args.watch,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(parse(&[]).unwrap(), None);
+        assert_eq!(parse(&["--watch"]).unwrap(), Some(Duration::from_secs(2)));
+        assert_eq!(parse(&["--watch", "0.5"]).unwrap(), Some(Duration::from_millis(500)));
+        for bad in ["0", "-1", "nan", "inf", "1e300", "x"] {
+            assert!(parse(&[&format!("--watch={bad}")]).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_command_that_is_not_there_yet_takes_any_arguments() {
-        let cli = Cli::try_parse_from(["steadfast", "repair", "a", "b", "--dry-run"]).unwrap();
-        assert!(matches!(cli.command, Command::Repair(NotYetArgs { rest }) if rest.len() == 3));
+        let cli = Cli::try_parse_from(["steadfast", "diff", "a", "b", "--runs"]).unwrap();
+        assert!(matches!(cli.command, Command::Diff(NotYetArgs { rest }) if rest.len() == 3));
     }
 }

@@ -1,10 +1,16 @@
 //! The commands. Each reads its arguments, does its work through the library, and prints.
 
 mod apply;
+mod backup;
+mod checkpoint;
+mod compact;
 mod dump;
+mod history;
 mod import;
 mod inspect;
 mod load;
+mod repair;
+mod restore;
 mod runs;
 mod stats;
 mod verify;
@@ -23,14 +29,14 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<u8> {
         Command::Verify(args) => verify::run(&args.dir, json),
         Command::Runs(args) => runs::run(&args.dir, json),
         Command::Inspect(args) => inspect::run(args, json),
-        Command::Stats(args) => stats::run(&args.dir, json),
-        Command::History(_) => not_yet("history"),
+        Command::Stats(args) => stats::run(args, json),
+        Command::History(args) => history::run(args, json),
+        Command::Checkpoint(args) => checkpoint::run(&args.dir, json),
+        Command::Compact(args) => compact::run(args, json),
+        Command::Backup(args) => backup::run(args, json),
+        Command::Restore(args) => restore::run(args, json),
+        Command::Repair(args) => repair::run(args, json),
         Command::Diff(_) => not_yet("diff"),
-        Command::Checkpoint(_) => not_yet("checkpoint"),
-        Command::Compact(_) => not_yet("compact"),
-        Command::Backup(_) => not_yet("backup"),
-        Command::Restore(_) => not_yet("restore"),
-        Command::Repair(_) => not_yet("repair"),
         Command::Bench(_) => not_yet("bench"),
         Command::CrashTest(_) => not_yet("crash-test"),
     }

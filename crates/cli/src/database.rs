@@ -6,10 +6,14 @@ use std::io::{IsTerminal, Read};
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use steadfast::{Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, RecoveryReport};
+use steadfast::{
+    Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, ErrorKind, RecoveryReport,
+};
 
 use crate::args::{Durability, WriteArgs};
 use crate::failure::{Failure, Result};
+use crate::output::counted;
+use crate::retention::RetentionSpec;
 
 impl From<steadfast::Error> for Failure {
     fn from(error: steadfast::Error) -> Self {
@@ -19,8 +23,17 @@ impl From<steadfast::Error> for Failure {
 
 /// Opens the database in `dir` for writing, creating what is missing.
 pub(crate) fn create_or_open(dir: &Path, args: &WriteArgs) -> Result<Database> {
-    let database = with_progress(dir).config(config(args)).open()?;
+    let mut config = config(args);
+    let spec = args.retention.as_ref();
+    if let Some(policy) = spec.and_then(RetentionSpec::without_runs) {
+        config = config.retention(policy.clone());
+    }
+    let database = with_progress(dir).config(config).open()?;
     report_left_out(database.recovery_report());
+    if let Some(spec) = spec.filter(|spec| spec.without_runs().is_none()) {
+        let policy = spec.policy(|name| Ok(database.resolve_run(name)?.id()))?;
+        database.set_retention(policy)?;
+    }
     Ok(database)
 }
 
@@ -31,7 +44,57 @@ pub(crate) fn open_to_look(dir: &Path) -> Result<Database> {
     Ok(database)
 }
 
-/// What `args` ask of a database.
+/// What `read` gives. Where that meets a damaged part of the snapshot that was opened, the part
+/// is rebuilt from the older snapshot and the log, if they are there, and `read` goes on: it is
+/// called again.
+pub(crate) fn read_around_damage<T>(
+    database: &Database,
+    mut read: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let damage = match read() {
+        Err(failure) if failure.kind == ErrorKind::Corruption.name() => failure,
+        done => return done,
+    };
+    // What could not be rebuilt is for the reading to meet, or not.
+    let _ = database.wait_loaded();
+    let done = read()?;
+    eprintln!("recovery: {}: rebuilt from the older snapshot and the log", damage.message);
+    Ok(done)
+}
+
+/// One line on standard error if a part of the snapshot was damaged while it was brought into
+/// memory.
+pub(crate) fn report_rebuilt(database: &Database) {
+    let load = database.stats().map(|stats| stats.load).unwrap_or_default();
+    if load.rebuilt > 0 {
+        let parts = counted(load.rebuilt as u64, "damaged part", "damaged parts");
+        eprintln!(
+            "recovery: {parts} of the snapshot that was opened: rebuilt from the older snapshot \
+             and the log"
+        );
+    }
+    for what in &load.failed {
+        eprintln!("recovery: {what}: cannot be loaded");
+    }
+}
+
+/// Does to the files of the database in `dir` what `work` says, and closes it.
+pub(crate) fn maintain<T>(
+    dir: &Path,
+    work: impl FnOnce(&Database) -> steadfast::Result<T>,
+) -> Result<T> {
+    let config = DatabaseConfig::strict().manual_checkpoints();
+    let database = with_progress(dir).config(config).open_existing()?;
+    report_left_out(database.recovery_report());
+    let done = work(&database);
+    report_rebuilt(&database);
+    let closed = database.close();
+    let done = done?;
+    closed?;
+    Ok(done)
+}
+
+/// What `args` ask of a database, but for how much history it keeps.
 pub(crate) fn config(args: &WriteArgs) -> DatabaseConfig {
     let mut config = DatabaseConfig::new(match args.durability {
         Durability::Strict => DurabilityMode::Strict,
@@ -46,14 +109,15 @@ pub(crate) fn config(args: &WriteArgs) -> DatabaseConfig {
         }
         config = config.segment_bytes(bytes.max(smallest));
     }
-    if let Some(retention) = args.retention {
-        config = config.retention(retention);
+    if let Some(bytes) = args.checkpoint_bytes {
+        config = config.checkpoint_bytes(bytes);
     }
     config
 }
 
-/// One line on standard error if not everything in the files is in the database.
-fn report_left_out(report: &RecoveryReport) {
+/// One line on standard error if not everything in the files is in the database, or not as it
+/// should be.
+pub(crate) fn report_left_out(report: &RecoveryReport) {
     if report.left_anything_out() {
         eprintln!("recovery: {report}");
     }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use crate::args::DemoArgs;
 use crate::failure::{EXIT_DONE, Failure, Result};
 use crate::json::Object;
-use crate::output::{Output, count, duration, size};
-use check::Survivors;
+use crate::output::{Output, count, duration, micros, size};
+use check::{Files, Survivors};
 use script::Script;
 use writer::{KillAt, Life};
 
@@ -50,20 +50,20 @@ pub(crate) fn run(args: &DemoArgs, json: bool) -> Result<u8> {
             size(script.bytes()),
         ))?;
         output.line(
-            "A child process writes them, a synced commit each, and is killed again and again.",
+            "A child process writes them, a synced commit each, makes checkpoints meanwhile, and is \
+             killed again and again.",
         )?;
         output.line(&format!("database: {}", dir.display()))?;
         output.line_now(&format!("seed: {seed}\n"))?;
     }
     let tally =
         rounds(args.kills, seed, &dir, &script, &mut Narrator { output: &mut output, json })?;
-    let verdict = check::verify(&dir)?;
-    let log_bytes = check::disk_bytes(&dir)?;
+    let files = check::files(&dir)?;
     if json {
-        output.line_now(&tally.to_json(seed, &dir, log_bytes))?;
+        output.line_now(&tally.to_json(seed, &dir, &files))?;
     } else {
         output.line("")?;
-        tally.print(&mut output, log_bytes, &verdict)?;
+        tally.print(&mut output, &files)?;
         print_what_next(&mut output, &dir)?;
         output.flush()?;
     }
@@ -195,7 +195,7 @@ impl Tally {
         self.recoveries.iter().max().copied().unwrap_or_default()
     }
 
-    fn print(&self, output: &mut Output, log_bytes: u64, verdict: &str) -> Result<()> {
+    fn print(&self, output: &mut Output, files: &Files) -> Result<()> {
         let in_flight = self.kept - self.acknowledged;
         let row = |what: &str, figure: String| [what.to_owned(), figure];
         output.table(&[
@@ -207,14 +207,23 @@ impl Tally {
             ),
             row("commits lost", "0".to_owned()),
             row("slowest recovery", duration(self.worst_recovery())),
-            row("log size", size(log_bytes)),
+            row(
+                "checkpoints",
+                format!(
+                    "{}, beside the commits; the newest has versions up to {}",
+                    files.checkpoints, files.snapshot_version
+                ),
+            ),
+            row(
+                "files",
+                format!("log {}, snapshots {}", size(files.log_bytes), size(files.snapshot_bytes)),
+            ),
             row("rate", format!("{} commits/s, restarts included", count(self.rate()))),
-            row("verify", verdict.to_owned()),
+            row("verify", files.verdict.clone()),
         ])
     }
 
-    fn to_json(&self, seed: u64, dir: &Path, log_bytes: u64) -> String {
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    fn to_json(&self, seed: u64, dir: &Path, files: &Files) -> String {
         Object::new()
             .text("dir", &dir.to_string_lossy())
             .number("seed", seed)
@@ -224,7 +233,9 @@ impl Tally {
             .number("kept", self.kept as u64)
             .number("lost", 0)
             .number("slowest_recovery_us", micros(self.worst_recovery()))
-            .number("log_bytes", log_bytes)
+            .number("checkpoints", files.checkpoints)
+            .number("log_bytes", files.log_bytes)
+            .number("snapshot_bytes", files.snapshot_bytes)
             .number("commits_per_second", self.rate())
             .end()
     }

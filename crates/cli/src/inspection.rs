@@ -3,6 +3,9 @@
 //! Promises: it reads only, works on damaged and half-made databases, and goes on behind what
 //! it cannot read. Whether a database may be opened is not decided here: that is recovery's.
 
+mod snapshots;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use steadfast_core::codec::Cursor;
@@ -18,6 +21,7 @@ use steadfast_durability::wal::reader::{Group, SegmentReader, Tail};
 use steadfast_durability::wal::segment::{HEADER_BYTES, HeaderError, SegmentHeader};
 
 use crate::failure::{Failure, Result};
+pub(crate) use snapshots::{Role, SnapshotContent, SnapshotFacts, leftovers, read_snapshots};
 
 /// A segment file, from its header to where it stops making sense.
 pub(crate) struct SegmentFacts {
@@ -55,14 +59,28 @@ pub(crate) fn manifest(disk: &dyn Disk, layout: &Layout) -> Result<Option<Manife
 
 /// The numbers of the segment files, oldest first.
 pub(crate) fn segment_numbers(disk: &dyn Disk, layout: &Layout) -> Result<Vec<u64>> {
-    let names = match disk.list(&layout.wal()) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        names => names.map_err(|error| Failure::io("WAL", &error))?,
-    };
+    let names = names(disk, &layout.wal(), "WAL")?;
     let mut numbers: Vec<_> =
         names.iter().filter_map(|name| Layout::parse_segment_name(name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// The names in a directory, none if it is not there.
+fn names(disk: &dyn Disk, directory: &Path, label: &str) -> Result<Vec<String>> {
+    match disk.list(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.map_err(|error| Failure::io(label, &error)),
+    }
+}
+
+/// What was read of a file; `None` if it is not there any more: a writer may have removed it
+/// since its name was read.
+pub(crate) fn if_there<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(failure) if failure.kind == "not_found" => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// Reads segment `number` to its end; `see` is shown each group.

@@ -16,6 +16,7 @@ mod json;
 mod lines;
 mod op;
 mod output;
+mod retention;
 mod transact;
 
 use std::process::ExitCode;

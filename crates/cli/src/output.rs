@@ -75,6 +75,20 @@ pub(crate) fn count(n: u64) -> String {
     out
 }
 
+/// How many of something, in words.
+pub(crate) fn counted(n: u64, one: &str, more: &str) -> String {
+    match n {
+        0 => format!("no {more}"),
+        1 => format!("1 {one}"),
+        n => format!("{} {more}", count(n)),
+    }
+}
+
+/// A duration, as programs read it.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A size, as people say it.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -128,6 +142,10 @@ mod tests {
         assert_eq!(
             (size(1023), size(1536), size(5 << 20)),
             ("1023 B".into(), "1.50 KiB".into(), "5.00 MiB".into())
+        );
+        assert_eq!(
+            [0, 1, 2000].map(|n| counted(n, "key", "keys")),
+            ["no keys", "1 key", "2,000 keys"]
         );
         assert_eq!(duration(Duration::from_micros(1500)), "1.5 ms");
         assert_eq!(duration(Duration::from_millis(2340)), "2.34 s");

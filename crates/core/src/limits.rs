@@ -69,7 +69,7 @@ pub const SNAPSHOT_NUMBER_MAX: u64 = 1 << 48;
 /// Bytes of rows in a block of a snapshot, uncompressed: what one read of a key takes from the
 /// device and checks. Larger blocks compress better and make the index smaller; smaller ones
 /// read less for one key. A row that is larger has a block of its own.
-pub const SNAPSHOT_BLOCK_BYTES: usize = 16 << 10;
+pub const SNAPSHOT_BLOCK_BYTES: usize = 8 << 10;
 
 /// Bytes of rows in a section of a snapshot, uncompressed: what a load takes at once, so that a
 /// device streams and two threads find enough sections to share. Versions of one key stay

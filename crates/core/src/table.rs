@@ -19,6 +19,9 @@ pub trait SortedTable: std::fmt::Debug + Send + Sync + 'static {
     /// The rows around a place, and between which keys they are all there is.
     fn slice(&self, place: Place<'_>) -> Result<TableSlice, TableError>;
 
+    /// How many rows it has, each version of a key counted. Reads nothing.
+    fn rows(&self) -> u64;
+
     /// How many sections there are; 0 if the table is empty.
     fn sections(&self) -> usize;
 

@@ -55,6 +55,17 @@ fn main() -> Outcome<()> {
             let took = (0..PASSES).map(|_| load(&snapshot, threads)).min().unwrap_or_default();
             println!("  load {threads}T   {:7.2} M rows/s", per_second(rows, took));
         }
+        let random = |count: usize| {
+            let begun = Instant::now();
+            for n in 0..count {
+                let wanted = &records[n * 7_919 % rows];
+                assert!(snapshot.get(wanted.key(), Version::MAX).unwrap().is_some());
+            }
+            begun.elapsed()
+        };
+        let count = 50_000.min(rows);
+        let took = (0..PASSES).map(|_| random(count)).min().unwrap_or_default();
+        println!("  get       {:7.2} M/s of keys far apart", per_second(count, took));
         let took = (0..PASSES).map(|_| gets(&snapshot, &records)).min().unwrap_or_default();
         println!("  get       {:7.2} M/s in key order", per_second(rows, took));
         let begun = Instant::now();

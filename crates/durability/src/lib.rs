@@ -25,7 +25,7 @@ pub mod verify;
 pub mod wal;
 
 pub use error::{CorruptionKind, Error, Result};
-pub use rebuild::{rebuild, rebuild_commit_times};
+pub use rebuild::{CommitTimes, rebuild, rebuild_commit_times};
 pub use replay::{Progress, ReplayStats, replay_wal};
 pub use salvage::manifest_from_files;
 pub use std_disk::{StdDisk, this_process};

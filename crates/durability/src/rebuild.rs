@@ -51,8 +51,17 @@ impl ReplayTarget for Collector<'_> {
     fn finish(&self, _version: Version) {}
 }
 
+/// When commits were made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitTimes {
+    /// Those that a snapshot has, as they were given to it.
+    pub encoded: Vec<u8>,
+    /// Those of the log behind it, by version.
+    pub behind: Vec<(Version, Timestamp)>,
+}
+
 /// The times of the commits up to `version`, as the snapshot `older` and the log behind it have
-/// them: what the snapshot keeps, encoded as it was given to it, and then those of the log.
+/// them.
 ///
 /// # Errors
 ///
@@ -63,14 +72,14 @@ pub fn rebuild_commit_times(
     manifest: &Manifest,
     older: &LiveSnapshot,
     version: Version,
-) -> Result<(Vec<u8>, Vec<(Version, Timestamp)>)> {
+) -> Result<CommitTimes> {
     let snapshot = Snapshot::open(disk, layout, older.number, manifest.database)?;
     let times = snapshot.commit_times()?;
     let commits = Mutex::new(BTreeMap::new());
     let collector = TimesOf { upto: version, commits: &commits };
     replay_behind(disk, layout, manifest, older, &snapshot, version, &collector)?;
     let commits = commits.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok((times, commits.into_iter().collect()))
+    Ok(CommitTimes { encoded: times, behind: commits.into_iter().collect() })
 }
 
 /// Keeps when commits were made.

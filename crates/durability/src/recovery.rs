@@ -214,10 +214,13 @@ impl std::fmt::Display for RecoveryReport {
             write!(f, "{file}: {kind} at offset {offset}: ")?;
             match self.snapshots {
                 SnapshotClass::Corrupt => {
-                    return f.write_str(
-                        "the snapshot cannot be used and no older one is left; everything in it \
-                         is at risk; nothing was changed",
-                    );
+                    f.write_str(
+                        "the snapshot cannot be used and no older one is left; versions 1",
+                    )?;
+                    if let Some(upto) = self.promised_version {
+                        write!(f, " to {upto}")?;
+                    }
+                    return f.write_str(" and any above at risk; nothing was changed");
                 }
                 _ => {
                     let version = self.snapshot_version;
@@ -342,6 +345,7 @@ pub fn open_snapshot(
     let report = RecoveryReport {
         snapshots: SnapshotClass::Corrupt,
         snapshot_damage: opened.damage,
+        promised_version: manifest.newest_snapshot().map(|newest| newest.version),
         ..RecoveryReport::empty()
     };
     Err(Error::Refused(Box::new(report)))

@@ -72,13 +72,17 @@ pub fn verify_files(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Re
         let base = Base { version: older.version, ..Base::default() };
         let scan = wal.scan(&Nowhere, &base, None, Beside::AWriter, &mut |_| {})?;
         let reached = scan.replayed.stats.final_version;
-        if reached < newest.version {
+        // From where opening has judged it on; everything before has to be whole.
+        let judged_from = wal.segments.iter().find(|s| s.header.number == newest.first_segment);
+        let whole = newest.first_segment == 0
+            || judged_from.is_some_and(|s| scan.end.position >= s.header.first_position);
+        if !whole || reached < newest.version {
             let damage = scan.damage.or(wal.broken);
             let (file, offset, what) = damage.map_or_else(
                 || ("WAL".into(), 0, "the log ends".to_owned()),
                 |damage| (damage.file, damage.offset, damage.kind.to_string()),
             );
-            let versions = (reached.next(), newest.version);
+            let versions = (reached.next().min(newest.version), newest.version);
             damaged.push(Damaged { file, offset, what, versions });
         }
     }

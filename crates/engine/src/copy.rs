@@ -127,6 +127,13 @@ impl Database {
     /// if the database has not come that far.
     pub fn backup_at(&self, target: impl AsRef<Path>, version: Version) -> Result<CopyInfo> {
         self.check_open()?;
+        let floors = self.upkeep().store.floors();
+        if let Some(oldest) = floors.iter().map(|floor| floor.1.version).max()
+            && version < oldest
+            && version < self.current_version()
+        {
+            return Err(Error::HistoryTrimmed { asked: version, oldest });
+        }
         self.copy_to(target.as_ref(), self.view_at(version)?)
     }
 

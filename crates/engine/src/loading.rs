@@ -180,7 +180,7 @@ impl Loading {
         let rebuilt = manifest().and_then(|manifest| {
             let older = self.older(&manifest)?;
             let rebuilt = rebuild_commit_times(*disk, layout, &manifest, older, version)?;
-            times.supply_older(&rebuilt.0, rebuilt.1)
+            times.supply_older(&rebuilt.encoded, rebuilt.behind)
         });
         let mut state = self.lock();
         match rebuilt {

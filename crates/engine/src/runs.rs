@@ -18,7 +18,8 @@ use crate::source::Source;
 use crate::transaction::Transaction;
 use crate::view::View;
 
-/// A handle to a run of one database. Cheap to copy; good for as long as the run is there.
+/// A handle to a run of one opened database. Cheap to copy; good for as long as the run is there
+/// and the database is open. After opening again it is to be resolved anew, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Run {
     pub(crate) id: RunId,

@@ -98,8 +98,9 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         &mut |_| {},
     )?;
     let report = recovered.report().clone();
-    if report.left_anything_out() || report.damage.is_some() {
-        losses.push(report.to_string());
+    if let Some(damage) = &report.damage {
+        let last = report.last_version;
+        losses.push(format!("{damage}: nothing of the log behind version {last} was taken"));
     }
     let view = contents.store.view(builder.clock.now());
     let version = view.version();
@@ -177,6 +178,10 @@ fn take_rows(
     let Sources { disk, layout, manifest } = sources;
     let manifest = manifest()?;
     let Some(newest) = manifest.newest_snapshot() else { return Ok(()) };
+    if manifest.oldest_segment == 1 {
+        // The log has everything from the beginning.
+        return Ok(());
+    }
     losses.extend(opened.damage().map(ToString::to_string));
     let rows = Mutex::new(Vec::new());
     let taken = salvage_rows(*disk, layout, newest.number, manifest.database, |row| {

@@ -274,32 +274,34 @@ impl Upkeep {
         let (files, pipeline) = (self.files()?, self.pipeline()?);
         self.finish_loading()?;
         self.trim_times(&self.manifest()?.retention);
+        let manifest = self.manifest()?;
+        let newest = manifest.newest_snapshot();
+        let visible = self.store.current_version();
+        if visible == Version::ZERO || newest.is_some_and(|newest| has_all(newest.version, visible))
+        {
+            return Ok(CheckpointInfo {
+                watermark: visible,
+                snapshot: newest.map_or(0, |newest| newest.number),
+                timestamp: self.time_of(visible)?,
+                written: false,
+                rows: 0,
+                bytes: 0,
+                duration: started.elapsed(),
+            });
+        }
+        check_crash_point(CrashPoint::CheckpointPreFlush);
+        // What is committed so far lies in segments that end here, so an opening need not read
+        // it, and a compaction can remove all of it.
+        self.with_writer(WalWriter::begin_segment)?;
         let view = self.store.view(self.clock.now());
         let version = view.version();
-        check_crash_point(CrashPoint::CheckpointPreFlush);
         // What a snapshot holds must be durable in the log before anything names it; so this
         // also says whether anything may be named at all.
         pipeline.sync()?;
-        let (number, manifest, defined) = self.with_writer(|writer| {
-            let manifest = writer.manifest().clone();
-            Ok((writer.next_snapshot(), manifest, writer.defined_upto(version)))
-        })?;
+        let (number, defined) =
+            self.with_writer(|writer| Ok((writer.next_snapshot(), writer.defined_upto(version))))?;
         let namespaces = self.dictionary(defined);
-        let newest = manifest.newest_snapshot();
-        let mut info = CheckpointInfo {
-            watermark: version,
-            snapshot: newest.map_or(0, |newest| newest.number),
-            timestamp: self.time_of(version)?,
-            written: false,
-            rows: 0,
-            bytes: 0,
-            duration: Duration::ZERO,
-        };
-        if version == Version::ZERO || newest.is_some_and(|newest| has_all(newest.version, version))
-        {
-            info.duration = started.elapsed();
-            return Ok(info);
-        }
+        let timestamp = self.time_of(version)?;
         let rows = view.range_versions(..).map(|row| -> Result<_> {
             self.check_stopping()?;
             Ok(row?)
@@ -308,7 +310,7 @@ impl Upkeep {
             let times = self.times.ask(|timeline| timeline.encode_upto(version))?;
             let meta = SnapshotMeta {
                 version,
-                timestamp: info.timestamp,
+                timestamp,
                 created: self.clock.now(),
                 namespaces,
                 // After the rows: what was dropped while they were read counts.
@@ -328,11 +330,15 @@ impl Upkeep {
             return Err(error);
         }
         check_crash_point(CrashPoint::CheckpointPostFlush);
-        info.snapshot = number;
-        info.written = true;
-        info.rows = written.rows;
-        info.bytes = written.file_bytes;
-        info.duration = started.elapsed();
+        let info = CheckpointInfo {
+            watermark: version,
+            snapshot: number,
+            timestamp,
+            written: true,
+            rows: written.rows,
+            bytes: written.file_bytes,
+            duration: started.elapsed(),
+        };
         log::info!("checkpoint: {info:?}");
         Ok(info)
     }

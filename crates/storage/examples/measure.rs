@@ -224,6 +224,11 @@ struct ReadTable {
 const SECTION: usize = 20_000;
 
 impl SortedTable for ReadTable {
+    fn rows(&self) -> u64 {
+        let sections = self.sections.iter();
+        sections.map(|rows| rows.lock().expect("no loader panics").len() as u64).sum()
+    }
+
     fn get(&self, _: &[u8], _: Version) -> Result<Option<Record>, TableError> {
         Ok(None)
     }

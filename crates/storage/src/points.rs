@@ -161,7 +161,7 @@ impl Points {
     pub(crate) fn expect(&self, total: usize) {
         let each = total / SHARDS + total / SHARDS / 8;
         for shard in &self.shards {
-            if lock::read(&shard.0).capacity() < each / 2 {
+            if lock::read(&shard.0).capacity() < each {
                 let mut table = lock::write(&shard.0);
                 let more = each.saturating_sub(table.len());
                 table.reserve(more, |other| self.hash(other.key()));

@@ -458,7 +458,8 @@ impl<'a> Judge<'a> {
     ) -> Verdict<()> {
         let disk = image.killed();
         disk.record_moments();
-        let opened = builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
+        let opened =
+            builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
         if self.tally.opened.is_multiple_of(2) {
             // What is crashed is a compaction of what was recovered, too.
             opened.compact(CompactMode::Full).map_err(|error| format!("compacting: {error}"))?;
@@ -493,7 +494,7 @@ impl<'a> Judge<'a> {
                     return Err(format!("{}: {:?} became {:?}", place(), found, again));
                 }
                 self.seen.insert(key, again);
-                if depth > 1 && self.tally.nested.is_multiple_of(97) {
+                if depth > 1 && self.tally.nested.is_multiple_of(997) {
                     self.crash_recovery(&image, &again, low, cut, depth - 1)?;
                 }
             }

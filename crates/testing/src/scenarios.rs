@@ -126,6 +126,8 @@ const SEGMENT_BYTES: u64 = crate::workload::SEGMENT_BYTES;
 const RUN: &str = "run";
 /// What is under way when it crashes.
 const TARGET: &str = "target";
+/// Several sectors long, so that a torn or garbled write is one of its value.
+const VALUE: [u8; 3000] = [9; 3000];
 
 impl std::fmt::Display for Scenario {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -136,13 +138,35 @@ impl std::fmt::Display for Scenario {
 
 impl Scenario {
     /// Runs the row: in a child of `worker` where the process is to end, if there is one, with a
-    /// database in `dir`; on a simulated disk for a power cut. `Err` says what was not as it must
+    /// database inside `dir`; on a simulated disk for a power cut. `Err` says what was not as it must
     /// be.
     pub fn run(
         &self,
         dir: &Path,
         worker: Option<PathBuf>,
         seed: u64,
+    ) -> Result<CrashTestResult, String> {
+        if self.point == CrashPoint::DuringCompaction {
+            // At its end too: what was removed then must not be missed.
+            let ended = self.run_once(&dir.join("ended"), worker.clone(), seed, u64::MAX)?;
+            if let Some(point) = ended.crash_point {
+                return Err(format!("{self}: crashed at {point}, and should not have"));
+            }
+        }
+        let result = self.run_once(&dir.join("crashed"), worker, seed, 0)?;
+        if result.crash_point != Some(self.point) {
+            return Err(format!("{self}: the point was not reached: {result}"));
+        }
+        Ok(result)
+    }
+
+    /// Crashes where the point is reached after `after` other crossings, or else at the end.
+    fn run_once(
+        &self,
+        dir: &Path,
+        worker: Option<PathBuf>,
+        seed: u64,
+        after: u64,
     ) -> Result<CrashTestResult, String> {
         let config = CrashConfig {
             crash_types: vec![self.crash],
@@ -156,14 +180,11 @@ impl Scenario {
         let mut old_manifest = Vec::new();
         let mut seen = Seen::default();
         let result = harness.run_scenario_and(
-            |runner| self.scenario(runner, &mut old_manifest),
+            |runner| self.scenario(runner, after, &mut old_manifest),
             |image| self.look(image, &mut seen),
         );
         if !result.is_good() {
             return Err(format!("{self}: {result}"));
-        }
-        if result.crash_point != Some(self.point) {
-            return Err(format!("{self}: the point was not reached: {result}"));
         }
         self.judge(&seen, &old_manifest).map_err(|why| format!("{self}: {why}: {result}"))?;
         Ok(result)
@@ -172,6 +193,7 @@ impl Scenario {
     fn scenario(
         &self,
         runner: &mut ScenarioRunner,
+        after: u64,
         old_manifest: &mut Vec<u8>,
     ) -> Result<(), CrashTestError> {
         // The keys of the first three commits: overwritten, deleted, kept.
@@ -193,11 +215,11 @@ impl Scenario {
         *old_manifest = runner.manifest();
         if self.point == CrashPoint::AfterFsync && self.mode != DurabilityMode::Strict {
             // Nothing but this asks for a sync.
-            runner.kv_put(RUN, TARGET, "there")?;
+            runner.kv_put(RUN, TARGET, VALUE)?;
             runner.arm(self.point, 0)?;
             return runner.flush();
         }
-        runner.arm(self.point, 0)?;
+        runner.arm(self.point, after)?;
         match self.point {
             CrashPoint::CheckpointPreFlush
             | CrashPoint::CheckpointPostFlush
@@ -208,7 +230,7 @@ impl Scenario {
             CrashPoint::DuringSegmentRotation => {
                 (0..100).try_for_each(|n| runner.kv_put(RUN, &format!("{TARGET}-{n}"), [7; 1500]))
             }
-            _ => runner.run(Operation::kv_put(RUN, TARGET, "there")),
+            _ => runner.run(Operation::kv_put(RUN, TARGET, VALUE)),
         }
     }
 

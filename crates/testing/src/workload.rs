@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use steadfast_engine::{
-    CompactMode, Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, Entropy, Error, ErrorKind, ManualClock, Result, Retention,
-    Timestamp, Value, Version,
+    CompactMode, Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, Entropy, Error,
+    ErrorKind, ManualClock, Result, Retention, Timestamp, Value, Version,
 };
 
 use crate::model::{Op, ReferenceModel};

@@ -11,6 +11,7 @@ use steadfast_testing::harness::{
 };
 use steadfast_testing::injector::CrashPoint;
 use steadfast_testing::operation::Operation;
+use steadfast_testing::scenarios::{Expected, expected};
 use steadfast_testing::seed::seed_or;
 
 const SEGMENT_BYTES: u64 = 16 << 10;
@@ -36,11 +37,18 @@ fn run_crash_scenario(
         let dir = tempfile::tempdir().unwrap();
         let config = CrashConfig { seed, mode, ..config(crash) };
         let mut harness = CrashHarness::new(dir.path().join("db"), config);
-        let result = harness.run_scenario(|runner| {
-            runner.kv_put("run", "before", "kept")?;
-            runner.arm(point, 0)?;
-            scenario(runner)
-        });
+        let result = harness.run_scenario_and(
+            |runner| {
+                runner.kv_put("run", "before", "kept")?;
+                runner.arm(point, 0)?;
+                scenario(runner)
+            },
+            |image| match (expected(point, crash, mode), image.in_flight) {
+                (Some(Expected::Absent), true) => Err("it is there already".into()),
+                (Some(Expected::Present), false) => Err("it is not there".into()),
+                _ => Ok(()),
+            },
+        );
         assert_eq!(result.crash_point, Some(point), "{result}");
         result.expect_good()
     };

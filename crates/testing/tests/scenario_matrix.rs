@@ -20,7 +20,7 @@ fn run(rows: &[Scenario], worker: &Option<PathBuf>) {
     let mut images: BTreeMap<String, usize> = BTreeMap::new();
     for row in rows {
         let dir = tempfile::tempdir().unwrap();
-        match row.run(&dir.path().join("db"), worker.clone(), seed) {
+        match row.run(dir.path(), worker.clone(), seed) {
             Ok(result) => {
                 let opened = result.recovery_result.map_or(0, |found| found.images);
                 *images.entry(format!("{:?}", row.crash)).or_default() += opened;

@@ -52,6 +52,12 @@ impl Store for Fjall {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
+
+    fn compact(&mut self) {
+        self.settle();
+        self.rows.major_compact().expect("it compacts");
+        self.settle();
+    }
 }
 
 struct InSnapshot<'a> {

@@ -41,6 +41,10 @@ impl Store for Redb {
         txn.commit().expect("it commits");
     }
 
+    fn compact(&mut self) {
+        while self.db.compact().expect("nothing is open") {}
+    }
+
     fn reader(&self) -> Box<dyn Reader + '_> {
         Box::new(InTable { store: self, table: self.table() })
     }

@@ -51,6 +51,11 @@ impl Store for RocksDb {
         self.db.flush().expect("it flushes");
         self.db.wait_for_compact(&WaitForCompactOptions::default()).expect("it compacts");
     }
+
+    fn compact(&mut self) {
+        self.settle();
+        self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
+    }
 }
 
 struct InSnapshot<'a> {

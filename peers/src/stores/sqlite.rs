@@ -64,6 +64,11 @@ impl Store for Sqlite {
         txn.commit().expect("it commits");
     }
 
+    fn compact(&mut self) {
+        let writer = self.writer.get_mut().expect("nobody panics");
+        writer.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").expect("it compacts");
+    }
+
     fn reader(&self) -> Box<dyn Reader + '_> {
         Box::new(OwnConnection { connection: connect(&self.path), in_txn: false })
     }

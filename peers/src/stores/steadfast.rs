@@ -1,7 +1,7 @@
 //! Steadfast: all rows in one run. A read hands out the stored bytes, shared and counted, as
 //! its peers hand out theirs; `decoded`, it makes a key and a `Value` of its own.
 
-use steadfast::{DatabaseConfig, View};
+use steadfast::{CompactMode, DatabaseConfig, View};
 
 use crate::data::{KeyBytes, PREFIX_BYTES};
 use crate::ours::Ours;
@@ -31,6 +31,14 @@ impl Store for Steadfast {
             rows.iter().try_for_each(|(key, value)| txn.kv_put(*run, key, value))
         };
         db.transaction(put).expect("it commits");
+    }
+
+    fn compact(&mut self) {
+        self.ours.db.compact(CompactMode::Full).expect("it compacts");
+    }
+
+    fn wait_loaded(&self) {
+        self.ours.db.wait_loaded().expect("everything is sound");
     }
 
     fn reader(&self) -> Box<dyn Reader + '_> {

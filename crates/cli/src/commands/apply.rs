@@ -9,7 +9,7 @@ use std::io::Read;
 use steadfast::{Database, Pending, Version};
 
 use crate::args::ApplyArgs;
-use crate::database::{create_or_open, open_input};
+use crate::database::{create_or_open, open_input, report_rebuilt};
 use crate::failure::{EXIT_DONE, Failure, Result};
 use crate::json::Object;
 use crate::lines::Lines;
@@ -26,6 +26,7 @@ pub(crate) fn run(args: &ApplyArgs) -> Result<u8> {
     let input = open_input(args.input.as_deref())?;
     let database = create_or_open(&args.dir, &args.write)?;
     let applied = Session::new(&database).apply(input);
+    report_rebuilt(&database);
     // Whatever became of the input, what was acknowledged stays, and closing says so.
     let closed = database.close().map_err(Failure::from);
     applied.and(closed).map(|()| EXIT_DONE)

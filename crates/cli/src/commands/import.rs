@@ -15,7 +15,7 @@ use indicatif::ProgressBar;
 use steadfast::{AppendOptions, Database, Error, Run, Transaction, Value};
 
 use crate::args::ImportArgs;
-use crate::database::{create_or_open, open_file, progress_bar};
+use crate::database::{create_or_open, open_file, progress_bar, report_rebuilt};
 use crate::failure::{EXIT_DONE, Failure, Result};
 use crate::import::json_lines::JsonLines;
 use crate::import::{Unit, trajectory};
@@ -38,6 +38,7 @@ pub(crate) fn run(args: &ImportArgs, json: bool) -> Result<u8> {
         reports.push(report);
         Ok(())
     });
+    report_rebuilt(&database);
     let closed = database.close().map_err(Failure::from);
     let mut output = Output::new();
     if json {

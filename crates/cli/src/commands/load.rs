@@ -3,10 +3,10 @@
 //! The whole dump is read and judged before anything is made, so a dump that is cut short or
 //! broken leaves nothing behind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use steadfast::{Database, Entry, Run, Timestamp, Version};
+use steadfast::{Database, Entry, Run, RunId, Timestamp, Version};
 
 use crate::args::{Durability, LoadArgs, WriteArgs};
 use crate::database::{config, open_input};
@@ -19,8 +19,12 @@ use crate::output::{Output, count};
 pub(crate) fn run(args: &LoadArgs, json: bool) -> Result<u8> {
     let dump = Dump::read(open_input(args.input.as_deref())?)?;
     // One sync at the end is all it takes: until then there is nothing anybody relies on.
-    let buffered = WriteArgs { durability: Durability::Buffered, ..args.write };
-    let database = Database::create(&args.dir, config(&buffered))?;
+    let buffered = WriteArgs { durability: Durability::Buffered, ..args.write.clone() };
+    let mut config = config(&buffered);
+    if let Some(spec) = &args.write.retention {
+        config = config.retention(spec.policy(|name| dump.id_of(name))?);
+    }
+    let database = Database::create(&args.dir, config)?;
     let restored = dump.restore(&database);
     let closed = database.close().map_err(Failure::from);
     restored.and(closed).map_err(|failure| {
@@ -35,7 +39,7 @@ pub(crate) fn run(args: &LoadArgs, json: bool) -> Result<u8> {
         format!(
             "{} entries in {} runs, up to version {}",
             count(dump.entries),
-            dump.runs,
+            dump.runs.len(),
             dump.version
         )
     })?;
@@ -49,7 +53,7 @@ struct Dump {
     lines: Vec<Line>,
     version: Version,
     entries: u64,
-    runs: usize,
+    runs: BTreeMap<String, RunId>,
 }
 
 struct Line {
@@ -61,7 +65,8 @@ struct Line {
 impl Dump {
     fn read(input: impl Read) -> Result<Self> {
         let mut lines = Lines::new(input);
-        let mut dump = Self { lines: Vec::new(), version: Version::ZERO, entries: 0, runs: 0 };
+        let mut dump =
+            Self { lines: Vec::new(), version: Version::ZERO, entries: 0, runs: BTreeMap::new() };
         let mut runs: HashMap<String, Version> = HashMap::new();
         let mut end = None;
         while let Some(line) = lines.next().map_err(|error| Failure::io("input", &error))? {
@@ -108,11 +113,11 @@ impl Dump {
         run: RunLine,
         text: Box<str>,
     ) -> Result<()> {
-        let RunLine { name, version, created, .. } = run;
+        let RunLine { name, namespace, version, created, .. } = run;
         if runs.insert(name.clone(), version).is_some() {
             return Err(Failure::invalid(format!("the run `{name}` is there twice")));
         }
-        self.runs += 1;
+        self.runs.insert(name, namespace.run());
         self.lines.push(Line { version, timestamp: created, text });
         Ok(())
     }
@@ -137,6 +142,11 @@ impl Dump {
         self.entries += 1;
         self.lines.push(Line { version, timestamp, text });
         Ok(())
+    }
+
+    fn id_of(&self, run: &str) -> Result<RunId> {
+        let id = self.runs.get(run).copied();
+        id.ok_or_else(|| Failure::new("not_found", format!("the dump has no run `{run}`")))
     }
 
     fn restore(&self, database: &Database) -> Result<()> {

@@ -4,18 +4,21 @@ use std::path::Path;
 
 use steadfast::{Entry, RunInfo, View};
 
-use crate::database::open_to_look;
+use crate::database::{open_to_look, read_around_damage};
 use crate::failure::{EXIT_DONE, Result};
 use crate::json::{Object, list};
 use crate::output::{Output, count, moment};
 
 pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
-    let view = open_to_look(dir)?.view()?;
-    let mut runs = Vec::new();
-    for info in view.list_runs()? {
-        let tally = Tally::of(&view, &info)?;
-        runs.push((info, tally));
-    }
+    let database = open_to_look(dir)?;
+    let runs = read_around_damage(&database, || {
+        let view = database.view()?;
+        let tallied = view.list_runs()?.into_iter().map(|info| {
+            let tally = Tally::of(&view, &info)?;
+            Ok((info, tally))
+        });
+        tallied.collect::<Result<Vec<_>>>()
+    })?;
     let mut output = Output::new();
     if json {
         let runs = runs.iter().map(|(info, tally)| {

@@ -1,88 +1,214 @@
 //! `verify`: reads every byte and says whether it is sound.
 //!
 //! Sound (0): everything promised is there, though the writer may have been killed in the middle
-//! of a write. Damaged (1): anything else that was found. Could not look (2): no database there,
-//! or the system would not let it be read.
+//! of a write. Damaged (1): anything else that was found, also where an older snapshot stands in
+//! for a damaged one. Could not look (2): no database there, or the system would not let it be
+//! read.
 
 use std::path::Path;
 
-use steadfast::{Database, Error, LogClass, RecoveryReport};
-use steadfast_durability::Error as DiskError;
+use steadfast::{Damaged, Database, Error, LogClass, RecoveryReport, SnapshotClass, Version};
+use steadfast_durability::layout::Layout;
+use steadfast_durability::{Error as DiskError, StdDisk};
 
-use crate::failure::{EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Failure, Result};
-use crate::json::Object;
-use crate::output::{Output, count};
+use crate::database::report_left_out;
+use crate::failure::{EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Result};
+use crate::inspection::manifest;
+use crate::json::{Object, list};
+use crate::output::{Output, count, counted};
+
+/// A writer that makes checkpoints takes files away while they are read; so often it is looked
+/// again.
+const ATTEMPTS: u32 = 10;
 
 pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
-    let (verdict, status) = match Database::open_read_only(dir) {
-        Ok(database) => {
-            let report = database.recovery_report();
-            if report.left_anything_out() {
-                eprintln!("recovery: {report}");
-            }
-            let sound = report.log != LogClass::Ambiguous;
-            let status = if sound { EXIT_DONE } else { EXIT_FAILED };
-            (Verdict::of_report(report, sound), status)
-        }
-        Err(Error::Corruption(DiskError::Refused(report))) => {
-            (Verdict::of_report(&report, false), EXIT_FAILED)
-        }
-        Err(Error::Corruption(error)) => (Verdict::of_error(&error), EXIT_FAILED),
-        Err(error) => {
-            Failure::from(error).report(json);
+    let verdict = match look(dir) {
+        Ok(verdict) => verdict,
+        Err(failure) => {
+            failure.report(json);
             return Ok(EXIT_USAGE);
         }
     };
+    if let Some(report) = verdict.report.as_ref().filter(|_| !verdict.refused) {
+        report_left_out(report);
+    }
     let mut output = Output::new();
-    output.line(&if json { verdict.json } else { verdict.text })?;
+    if json {
+        output.line(&verdict.to_json())?;
+    } else {
+        for line in verdict.in_words() {
+            output.line(&line)?;
+        }
+    }
     output.flush()?;
-    Ok(status)
+    Ok(if verdict.sound { EXIT_DONE } else { EXIT_FAILED })
 }
 
+/// What was found; an error if that could not be told.
+fn look(dir: &Path) -> Result<Verdict> {
+    let names = || manifest(&StdDisk, &Layout::new(dir));
+    let mut attempt = 1;
+    loop {
+        let before = names();
+        let found = look_once(dir);
+        let sound = found.as_ref().is_ok_and(|verdict| verdict.sound);
+        // Files that went because nothing names them any more are no damage.
+        if sound || attempt == ATTEMPTS || names() == before {
+            return found;
+        }
+        attempt += 1;
+    }
+}
+
+fn look_once(dir: &Path) -> Result<Verdict> {
+    let database = match Database::open_read_only(dir) {
+        Ok(database) => database,
+        Err(Error::Corruption(error)) => return Ok(Verdict::of_refusal(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let damaged = match database.verify() {
+        Ok(damaged) => damaged,
+        Err(Error::Corruption(DiskError::Corrupt { file, offset, kind })) => {
+            let versions = (Version(1), database.current_version());
+            vec![Damaged { file, offset, what: kind.to_string(), versions }]
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let report = database.recovery_report().clone();
+    let opened_well =
+        report.log != LogClass::Ambiguous && report.snapshots != SnapshotClass::Fallback;
+    Ok(Verdict {
+        sound: opened_well && damaged.is_empty(),
+        refused: false,
+        readable: damaged.is_empty() || database.wait_loaded().is_ok(),
+        unreadable: None,
+        message: report.to_string(),
+        report: Some(report),
+        damaged,
+    })
+}
+
+/// What was found in a database's files.
 struct Verdict {
-    text: String,
-    json: String,
+    sound: bool,
+    /// It was not opened.
+    refused: bool,
+    /// Everything can be read, from an older snapshot if need be.
+    readable: bool,
+    /// The file that kept recovery from beginning: its name, where, and what is wrong.
+    unreadable: Option<(String, u64, String)>,
+    message: String,
+    /// What recovery found, if it came so far.
+    report: Option<RecoveryReport>,
+    damaged: Vec<Damaged>,
 }
 
 impl Verdict {
-    fn of_report(report: &RecoveryReport, sound: bool) -> Self {
-        let word = if sound { "sound" } else { "DAMAGED" };
-        let text = format!(
-            "{word}: {report} ({} transactions read, {} bytes of log)",
-            count(report.stats.txns_applied),
-            count(report.end)
-        );
-        let mut object = Object::new()
-            .bool("sound", sound)
-            .text("log", &report.log.to_string())
-            .number("transactions", report.stats.txns_applied)
-            .number("log_bytes", report.end)
-            .number("last_version", report.last_version.0);
-        if let Some(damage) = &report.damage {
-            object = object
-                .text("file", &damage.file)
-                .number("offset", damage.offset)
-                .text("damage", &damage.kind.to_string());
-        }
-        if !sound {
-            object = object.number("at_risk_from", report.last_version.next().0);
-            if let Some(upto) = report.promised_version {
-                object = object.number("at_risk_to", upto.0);
+    fn of_refusal(error: DiskError) -> Self {
+        let mut verdict = Self {
+            sound: false,
+            refused: true,
+            readable: false,
+            unreadable: None,
+            message: error.to_string(),
+            report: None,
+            damaged: Vec::new(),
+        };
+        match error {
+            DiskError::Refused(report) => verdict.report = Some(*report),
+            error => {
+                verdict.message.push_str("; nothing was changed; every version is at risk");
+                if let DiskError::Corrupt { file, offset, kind } = error {
+                    verdict.unreadable = Some((file, offset, kind.to_string()));
+                }
             }
         }
-        Self { text, json: object.text("message", &report.to_string()).end() }
+        verdict
+    }
+}
+
+impl Verdict {
+    fn in_words(&self) -> Vec<String> {
+        let word = if self.sound { "sound" } else { "DAMAGED" };
+        let mut read = Vec::new();
+        if let Some(report) = &self.report {
+            read.push(counted(report.stats.txns_applied, "transaction", "transactions"));
+            read.push(format!("{} bytes of log", count(report.stats.bytes)));
+            if report.snapshot_version > Version::ZERO {
+                read.push(format!("a snapshot up to version {}", report.snapshot_version));
+            }
+        }
+        let mut lines = vec![match read.is_empty() {
+            true => format!("{word}: {}", self.message),
+            false => format!("{word}: {} ({} read)", self.message, read.join(", ")),
+        }];
+        lines.extend(self.damaged.iter().map(|damaged| {
+            let Damaged { file, offset, what, versions: (from, to) } = damaged;
+            format!("    {file}: {what} at offset {offset}; versions {from} to {to} at risk")
+        }));
+        if !self.sound && self.readable {
+            let still = "everything can still be read; `compact` leaves only what is sound";
+            lines.push(format!("    {still}"));
+        }
+        lines
     }
 
-    fn of_error(error: &DiskError) -> Self {
-        let text = format!("DAMAGED: {error}; nothing was changed; every version is at risk");
-        let mut object = Object::new().bool("sound", false);
-        if let DiskError::Corrupt { file, offset, kind } = error {
-            object = object
-                .text("file", file)
-                .number("offset", *offset)
-                .text("damage", &kind.to_string());
+    /// The lowest and the highest version at risk; no highest if it is not known.
+    fn at_risk(&self) -> Option<(Version, Option<Version>)> {
+        let low = self.damaged.iter().map(|damaged| damaged.versions.0).min();
+        let high = self.damaged.iter().map(|damaged| damaged.versions.1).max();
+        match (low, &self.report) {
+            (Some(low), _) => Some((low, high)),
+            (None, Some(report)) => Some((report.last_version.next(), report.promised_version)),
+            (None, None) => Some((Version(1), None)),
         }
-        let json = object.number("at_risk_from", 1).text("message", &error.to_string()).end();
-        Self { text, json }
+        .filter(|_| !self.sound)
+    }
+
+    fn to_json(&self) -> String {
+        let mut object = Object::new().bool("sound", self.sound).bool("readable", self.readable);
+        if let Some(report) = &self.report {
+            object = object
+                .text("log", &report.log.to_string())
+                .text("snapshots", &report.snapshots.to_string())
+                .number("transactions", report.stats.txns_applied)
+                .number("log_bytes", report.end)
+                .number("snapshot_version", report.snapshot_version.0)
+                .number("last_version", report.last_version.0);
+        }
+        if let Some((file, offset, what)) = self.first() {
+            object = object.text("file", &file).number("offset", offset).text("damage", &what);
+        }
+        if let Some((from, to)) = self.at_risk() {
+            object = object.number("at_risk_from", from.0);
+            if let Some(to) = to {
+                object = object.number("at_risk_to", to.0);
+            }
+        }
+        let damaged = self.damaged.iter().map(|damaged| {
+            Object::new()
+                .text("file", &damaged.file)
+                .number("offset", damaged.offset)
+                .text("damage", &damaged.what)
+                .number("at_risk_from", damaged.versions.0.0)
+                .number("at_risk_to", damaged.versions.1.0)
+                .end()
+        });
+        object.json("damaged", &list(damaged)).text("message", &self.message).end()
+    }
+
+    /// Where damage was found first: file, offset, and what it is.
+    fn first(&self) -> Option<(String, u64, String)> {
+        let found = self
+            .report
+            .as_ref()
+            .and_then(|report| report.damage.as_ref().or(report.snapshot_damage.as_ref()));
+        match (found, self.damaged.first()) {
+            (Some(found), _) => Some((found.file.clone(), found.offset, found.kind.to_string())),
+            (None, Some(Damaged { file, offset, what, .. })) => {
+                Some((file.clone(), *offset, what.clone()))
+            }
+            (None, None) => self.unreadable.clone(),
+        }
     }
 }

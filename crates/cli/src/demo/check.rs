@@ -77,15 +77,35 @@ fn wrong(message: String) -> Failure {
     Failure::new("corruption", message)
 }
 
-/// Reads every byte of the database that was closed at last; what was found, in a word.
-pub(crate) fn verify(dir: &Path) -> Result<String> {
-    let database = Database::open_read_only(dir)?;
-    Ok(format!("sound, {}", database.recovery_report().log))
+/// What is left on disk when all is done.
+#[derive(Debug)]
+pub(crate) struct Files {
+    /// What a check of every byte came to, in a word.
+    pub(crate) verdict: String,
+    /// Snapshots that were written and named, as their numbers tell.
+    pub(crate) checkpoints: u64,
+    /// Up to which version the newest snapshot has everything.
+    pub(crate) snapshot_version: u64,
+    pub(crate) log_bytes: u64,
+    pub(crate) snapshot_bytes: u64,
 }
 
-/// Bytes of the database's files.
-pub(crate) fn disk_bytes(dir: &Path) -> Result<u64> {
-    Ok(Database::open_read_only(dir)?.stats()?.disk.total())
+/// Reads every byte of the database that was closed at last.
+pub(crate) fn files(dir: &Path) -> Result<Files> {
+    let database = Database::open_read_only(dir)?;
+    if let Some(damaged) = database.verify()?.first() {
+        let (file, what, offset) = (&damaged.file, &damaged.what, damaged.offset);
+        return Err(wrong(format!("{file}: {what} at offset {offset}")));
+    }
+    let stats = database.stats()?;
+    let (checkpoints, version) = stats.snapshot.unwrap_or_default();
+    Ok(Files {
+        verdict: format!("sound, {}", database.recovery_report().log),
+        checkpoints,
+        snapshot_version: version.0,
+        log_bytes: stats.disk.log,
+        snapshot_bytes: stats.disk.snapshots,
+    })
 }
 
 /// A place in the newest segment of the log where damage does harm.

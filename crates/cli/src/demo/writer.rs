@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 use crate::demo::script::Step;
 use crate::failure::{Failure, Result};
 
+/// Bytes of log after which the writer makes a checkpoint: so few that it does so several times
+/// in its short lives, and is killed in the middle of some.
+const CHECKPOINT_BYTES: &str = "262144";
+
 /// When the writer is killed: so long after it acknowledged so many transactions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KillAt {
@@ -78,6 +82,7 @@ fn spawn(dir: &Path) -> Result<Child> {
     Command::new(program)
         .arg("apply")
         .arg(dir)
+        .args(["--checkpoint-bytes", CHECKPOINT_BYTES])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

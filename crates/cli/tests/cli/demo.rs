@@ -11,6 +11,7 @@ fn the_demo_kills_its_writer_and_loses_nothing() {
     assert_eq!(report["lost"], 0);
     assert_eq!(report["kills"], 4);
     assert_eq!(report["seed"], 3);
+    assert!(report["checkpoints"].as_u64() > Some(2), "{report}");
     assert_eq!(report["kept"], report["transactions"]);
     assert!(report["acknowledged"].as_u64() > Some(1000), "{report}");
     steadfast_on("verify", &db, &[], "").ok();

@@ -8,12 +8,12 @@ use crate::support::{Home, json, put, version};
 const ROUNDS: u64 = 20;
 const LINES_A_ROUND: u64 = 400;
 
-fn kill_while_applying(durability: &str) {
+fn kill_while_applying(args: &[&str]) {
     let home = Home::new();
     let mut rng = fastrand::Rng::with_seed(7);
     let mut known = 0;
     for round in 0..ROUNDS {
-        let mut child = home.start_apply(&["--durability", durability, "--segment-bytes", "65536"]);
+        let mut child = home.start_apply(&[args, &["--segment-bytes", "65536"]].concat());
         let mut stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let acknowledged = std::thread::scope(|scope| {
@@ -66,15 +66,20 @@ fn kill_while_applying(durability: &str) {
 
 #[test]
 fn a_killed_strict_writer_loses_nothing_it_acknowledged() {
-    kill_while_applying("strict");
+    kill_while_applying(&["--durability", "strict"]);
 }
 
 #[test]
 fn a_killed_batched_writer_loses_nothing_it_acknowledged() {
-    kill_while_applying("batched");
+    kill_while_applying(&["--durability", "batched"]);
 }
 
 #[test]
 fn a_killed_buffered_writer_loses_nothing_it_acknowledged() {
-    kill_while_applying("buffered");
+    kill_while_applying(&["--durability", "buffered"]);
+}
+
+#[test]
+fn a_writer_killed_in_the_middle_of_checkpoints_loses_nothing_either() {
+    kill_while_applying(&["--durability", "buffered", "--checkpoint-bytes", "16384"]);
 }

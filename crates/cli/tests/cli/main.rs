@@ -3,10 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod apply;
+mod checkpoint;
+mod copies;
+mod damage;
 mod demo;
 mod dump_load;
+mod history;
 mod import;
 mod kill;
 mod read_only;
+mod retention;
 mod support;
 mod usage;

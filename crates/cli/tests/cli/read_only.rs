@@ -2,14 +2,15 @@
 
 use std::io::{BufRead, BufReader, Write};
 
-use crate::support::{Home, put, steadfast_on};
+use crate::support::{Home, json, kind, program, put, steadfast_on, version};
 
-const LOOKING: [(&str, &[&str]); 8] = [
+const LOOKING: [(&str, &[&str]); 9] = [
     ("dump", &[]),
     ("dump", &["--history"]),
     ("verify", &[]),
     ("verify", &["--json"]),
     ("runs", &[]),
+    ("history", &["--run", "r", "k1"]),
     ("inspect", &["--frames"]),
     ("stats", &[]),
     ("stats", &["--json"]),
@@ -63,6 +64,33 @@ fn looking_works_beside_a_live_writer() {
 }
 
 #[test]
+fn watching_sees_what_a_live_writer_commits() {
+    let home = Home::new();
+    let mut writer = home.start_apply(&[]);
+    let mut stdin = writer.stdin.take().unwrap();
+    let mut answers = BufReader::new(writer.stdout.take().unwrap()).lines();
+    let mut put = |key: &str| {
+        stdin.write_all((put("r", key, "1") + "\n").as_bytes()).unwrap();
+        version(&json(&answers.next().unwrap().unwrap()))
+    };
+    put("a");
+    let mut watching = program()
+        .args(["stats", home.db().to_str().unwrap(), "--watch", "0.05", "--json"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    lines.next().unwrap().unwrap();
+    let newest = put("b");
+    let seen = |line: String| json(&line)["visible_version"].as_u64();
+    assert!(lines.any(|line| seen(line.unwrap()) == Some(newest)));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    drop(stdin);
+    assert!(writer.wait().unwrap().success());
+}
+
+#[test]
 fn a_second_writer_is_refused_and_changes_nothing() {
     let home = Home::new();
     let mut child = home.start_apply(&[]);
@@ -73,7 +101,7 @@ fn a_second_writer_is_refused_and_changes_nothing() {
     let lock = || std::fs::read(home.db().join("LOCK")).unwrap();
     let before = lock();
     let done = home.run_with_input("apply", &["--json"], put("r", "k", "2")).status(1);
-    assert_eq!(crate::support::kind(&crate::support::json(&done.stderr)), "busy");
+    assert_eq!(kind(&json(&done.stderr)), "busy");
     assert!(done.stderr.contains(&child.id().to_string()), "names the holder: {}", done.stderr);
     assert_eq!(done.stdout, "");
     assert_eq!(lock(), before, "the rest is the live writer's to change, also while it is idle");

@@ -88,6 +88,20 @@ impl Home {
         dump.lines().map(json).filter(|entry| entry["type"] == kind).collect()
     }
 
+    /// The files of one folder of the database, in the order of their names.
+    pub(crate) fn files_in(&self, folder: &str) -> Vec<PathBuf> {
+        let files = self.files().into_iter().map(|(path, _)| path);
+        files.filter(|path| path.parent() == Some(&self.db().join(folder))).collect()
+    }
+
+    /// Transactions `range`, each of which gives one key of run `r` a value and moves cell `c`.
+    pub(crate) fn fill(&self, range: std::ops::Range<u32>, args: &[&str]) {
+        let lines: String = range.map(|n| change(n) + "\n").collect();
+        let args = [&["--durability", "buffered"], args].concat();
+        let done = self.run_with_input("apply", &args, lines).ok();
+        assert!(done.lines().iter().all(|answer| version(&json(answer)) > 0));
+    }
+
     /// The bytes of every file of the database.
     pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();
@@ -177,6 +191,22 @@ pub(crate) fn json(text: &str) -> Value {
 
 pub(crate) fn put(run: &str, key: &str, value: &str) -> String {
     format!(r#"{{"ops":[{{"op":"kv_put","run":"{run}","key":"{key}","value":{value}}}]}}"#)
+}
+
+/// Transaction `n`: one of 20 keys gets a value, and the cell another.
+pub(crate) fn change(n: u32) -> String {
+    let key = n % 20;
+    format!(
+        r#"{{"ops":[{{"op":"kv_put","run":"r","key":"k{key:02}","value":{n}}},{{"op":"state_set","run":"r","cell":"c","value":{n}}}]}}"#
+    )
+}
+
+/// Changes a bit of the byte at `place`, counted in thousandths of the file.
+pub(crate) fn damage(file: &Path, place: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = bytes.len() * place / 1000;
+    bytes[at] ^= 0x40;
+    std::fs::write(file, bytes).unwrap();
 }
 
 pub(crate) fn append(run: &str, stream: &str, payload: &str, more: &str) -> String {

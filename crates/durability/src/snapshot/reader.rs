@@ -366,6 +366,10 @@ fn check_seam(rows: &[Record], from: usize, blocks: &[BlockEntry], number: usize
 }
 
 impl SortedTable for Snapshot {
+    fn rows(&self) -> u64 {
+        self.footer.rows
+    }
+
     fn get(&self, key: &[u8], at: Version) -> Read<Option<Record>> {
         if self.sections.is_empty() {
             return Ok(None);

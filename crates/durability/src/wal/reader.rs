@@ -16,7 +16,11 @@ use crate::wal::group::{
 };
 use crate::wal::segment::{HEADER_BYTES, SegmentHeader};
 
-/// Bytes asked of the disk at once.
+/// Bytes asked of the disk at first: many segments are small, and zeroing memory for more than
+/// they have would be most of the time that opening takes.
+const FIRST_READ_BYTES: usize = 32 << 10;
+
+/// Bytes asked of the disk at once after a few reads.
 const READ_BYTES: usize = 1 << 20;
 
 /// A part of a file in memory that moves forward.
@@ -27,11 +31,13 @@ struct Window {
     offset: u64,
     bytes: Vec<u8>,
     at_end: bool,
+    /// Bytes to ask for next.
+    read_bytes: usize,
 }
 
 impl Window {
     fn new(file: Arc<dyn DiskFile>, label: String, offset: u64) -> Self {
-        Self { file, label, offset, bytes: Vec::new(), at_end: false }
+        Self { file, label, offset, bytes: Vec::new(), at_end: false, read_bytes: FIRST_READ_BYTES }
     }
 
     /// The bytes from `offset` on: `wanted` of them, fewer only at the end of the file.
@@ -58,7 +64,8 @@ impl Window {
         self.offset += start as u64;
         while self.bytes.len() < wanted && !self.at_end {
             let have = self.bytes.len();
-            self.bytes.resize(have + READ_BYTES.max(wanted - have), 0);
+            self.bytes.resize(have + self.read_bytes.max(wanted - have), 0);
+            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES);
             let n = self
                 .file
                 .read_at(self.offset + have as u64, &mut self.bytes[have..])

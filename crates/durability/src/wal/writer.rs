@@ -712,6 +712,19 @@ impl WalWriter {
         self.epoch
     }
 
+    /// Goes on in a new, small segment if the active one has anything in it, so that a snapshot
+    /// of everything makes all others superfluous.
+    pub fn begin_segment(&mut self) -> Result<()> {
+        self.check_poisoned()?;
+        let used = self.active.as_ref().is_some_and(|a| a.header.first_position < self.position);
+        if !used {
+            return Ok(());
+        }
+        self.drop_spare();
+        self.next_segment_bytes = FIRST_SEGMENT_BYTES.min(self.options.segment_bytes);
+        self.rotate(0)
+    }
+
     /// Makes a snapshot, whose file is durable, part of the database: once everything it holds
     /// is durable in the log too, the MANIFEST names it. What recovery would fall back on
     /// stays: the newest one that was read back, or else the one before.

@@ -76,6 +76,10 @@ impl FakeTable {
 }
 
 impl SortedTable for FakeTable {
+    fn rows(&self) -> u64 {
+        self.blocks.iter().map(|block| block.len() as u64).sum()
+    }
+
     fn get(&self, key: &[u8], at: Version) -> Result<Option<Record>, TableError> {
         let block = self.block(self.block_of(key))?;
         Ok(block.iter().find(|r| r.key() == key && r.version() <= at).cloned())
