@@ -127,7 +127,7 @@ const RUN: &str = "run";
 /// What is under way when it crashes.
 const TARGET: &str = "target";
 /// Several sectors long, so that a torn or garbled write is one of its value.
-const VALUE: [u8; 3000] = [9; 3000];
+const VALUE: [u8; 3000] = [b'v'; 3000];
 
 impl std::fmt::Display for Scenario {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -214,9 +214,9 @@ impl Scenario {
         }
         *old_manifest = runner.manifest();
         if self.point == CrashPoint::AfterFsync && self.mode != DurabilityMode::Strict {
-            // Nothing but this asks for a sync.
+            // This asks for a sync, where a thread in the background has not synced already.
+            runner.arm(self.point, after)?;
             runner.kv_put(RUN, TARGET, VALUE)?;
-            runner.arm(self.point, 0)?;
             return runner.flush();
         }
         runner.arm(self.point, after)?;

@@ -568,7 +568,6 @@ impl WalWriter {
             let active = self.active.as_ref().expect("what is not durable lies in a segment");
             let synced = active.syncing.sync(self.position);
             self.note_durable(self.position, synced)?;
-            check_crash_point(CrashPoint::AfterFsync);
         }
         Ok(())
     }
