@@ -4,6 +4,7 @@
 //! than the [`Clock`] trait, so every layer above can share it without sharing anything else.
 
 pub mod codec;
+mod crash_point;
 mod entropy;
 mod error;
 mod key;
@@ -19,6 +20,9 @@ mod value;
 mod version;
 mod write_set;
 
+pub use crash_point::{CRASH_POINTS_COMPILED_IN, CrashPoint, check_crash_point};
+#[cfg(feature = "crash-points")]
+pub use crash_point::{CrashHook, hook_every_thread, hook_this_thread};
 pub use entropy::Entropy;
 pub use error::{Error, Result};
 pub use key::{Key, TypeTag, event_key, event_seq, prefix_end, stream_name, stream_prefix};

@@ -7,6 +7,8 @@
 use std::io;
 use std::path::Path;
 
+use steadfast_core::{CrashPoint, check_crash_point};
+
 use crate::disk::{Access, Disk};
 use crate::error::{IoContext, Result};
 use crate::layout::Layout;
@@ -53,12 +55,14 @@ pub fn remove_unneeded(disk: &dyn Disk, layout: &Layout, needed: &Needed) -> Res
         if !needed.snapshots.contains(&number) {
             removed.bytes += remove(disk, layout, &layout.snapshot(number))?;
             removed.snapshots += 1;
+            check_crash_point(CrashPoint::DuringCompaction);
         }
     }
     for number in numbers(disk, layout, &layout.wal(), Layout::parse_segment_name)? {
         if !needed.segment(number) {
             removed.bytes += remove(disk, layout, &layout.segment(number))?;
             removed.segments += 1;
+            check_crash_point(CrashPoint::DuringCompaction);
         }
     }
     if removed.snapshots > 0 {

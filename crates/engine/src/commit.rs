@@ -19,7 +19,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use steadfast_core::{Clock, NamespaceId, Record, Timestamp, Version, WriteSet};
+use steadfast_core::{
+    Clock, CrashPoint, NamespaceId, Record, Timestamp, Version, WriteSet, check_crash_point,
+};
 use steadfast_durability::wal::frame::Frame;
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_durability::wal::stream::Stream;
@@ -342,6 +344,7 @@ impl Pipeline {
     /// Validates, assigns a version, queues, and puts the records into the store, where they
     /// are invisible until the commit is published.
     pub(crate) fn submit(self: &Arc<Self>, submission: Submission) -> Result<Pending> {
+        check_crash_point(CrashPoint::BeforeCommit);
         let Submission { writes, namespaces, reads, level, fixed, created } = submission;
         let stream = self.stream_if_large(&writes, &namespaces, level)?;
         let writes = Arc::new(writes);
@@ -536,21 +539,20 @@ impl Pipeline {
         then: impl FnOnce(&mut State, &T),
     ) -> Result<Option<T>> {
         let mut state = self.lock();
-        let mut log = loop {
+        let log = loop {
             match state.log.take() {
                 Some(log) => break log,
                 None => state = self.sleep(state),
             }
         };
-        let writer = match &mut log {
-            Log::Disk(writer) => writer,
-            Log::Memory | Log::Closed => {
-                let closed = matches!(log, Log::Closed);
-                state.log = Some(log);
-                return if closed { Err(CLOSED) } else { Ok(None) };
-            }
-        };
+        if !matches!(log, Log::Disk(_)) {
+            let closed = matches!(log, Log::Closed);
+            state.log = Some(log);
+            return if closed { Err(CLOSED) } else { Ok(None) };
+        }
         drop(state);
+        let mut held = Held::new(self, log);
+        let Log::Disk(writer) = held.log() else { unreachable!("it was just looked at") };
         let result = work(writer);
         self.leave_work(writer);
         let mut state = self.lock();
@@ -558,7 +560,7 @@ impl Pipeline {
             Ok(value) => then(&mut state, value),
             Err(error) => note_poison(&mut state, error),
         }
-        state.log = Some(log);
+        state.log = Some(held.give_back());
         self.unlock_and_wake(state);
         Ok(Some(result?))
     }
@@ -626,7 +628,8 @@ impl Pipeline {
     }
 
     /// Writes what is queued, syncs it if anybody asked, and publishes it.
-    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>, mut log: Log) {
+    fn lead<'a>(&'a self, mut state: MutexGuard<'a, State>, log: Log) {
+        let mut held = Held::new(self, log);
         let strict = state.queue.iter().any(|queued| queued.level == 2);
         if strict && state.last_batch > 1 && state.queue.len() < state.last_batch {
             let wanted = state.last_batch;
@@ -645,7 +648,7 @@ impl Pipeline {
             || self.window_exceeded(&state, batch.len(), now);
         drop(state);
 
-        let result = write(&mut log, &batch, durable);
+        let result = write(held.log(), &batch, durable);
         let (written, error) = match result {
             Ok(()) => (batch.len(), None),
             Err(failure) => (failure.written, Some(failure.error)),
@@ -670,7 +673,7 @@ impl Pipeline {
         }
         state.last_batch = last_batch;
         state.next_queue = batch;
-        if let Log::Disk(writer) = &mut log {
+        if let Log::Disk(writer) = held.log() {
             state.log_bytes = writer.position();
             state.ceiling = state.ceiling.max(writer.version_ceiling());
             if let Some(epoch) = writer.epoch() {
@@ -682,7 +685,7 @@ impl Pipeline {
             }
             self.leave_work(writer);
         }
-        state.log = Some(log);
+        state.log = Some(held.give_back());
         self.publish(&mut state, spent.as_mut());
         self.unlock_and_wake(state);
     }
@@ -974,6 +977,38 @@ impl Pipeline {
         state.log = Some(log);
         self.unlock_and_wake(state);
         Ok(closed.map(drop)?)
+    }
+}
+
+/// Has the log. Where a panic takes it from its holder, nobody knows what was written: the log
+/// is closed and whoever waits is told, instead of waiting for ever.
+struct Held<'a> {
+    pipeline: &'a Pipeline,
+    log: Option<Log>,
+}
+
+impl<'a> Held<'a> {
+    const fn new(pipeline: &'a Pipeline, log: Log) -> Self {
+        Self { pipeline, log: Some(log) }
+    }
+
+    const fn log(&mut self) -> &mut Log {
+        self.log.as_mut().expect("it is given back only at the end")
+    }
+
+    fn give_back(mut self) -> Log {
+        self.log.take().expect("it is given back once")
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if self.log.take().is_some() {
+            let mut state = self.pipeline.lock();
+            state.poisoned.get_or_insert_with(|| "whoever wrote the log panicked".into());
+            state.log = Some(Log::Closed);
+            self.pipeline.unlock_and_wake(state);
+        }
     }
 }
 

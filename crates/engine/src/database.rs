@@ -12,7 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use steadfast_core::{Entropy, Key, Record, RetentionPolicy, Timestamp, Version, WriteSet};
+use steadfast_core::{
+    CrashPoint, Entropy, Key, Record, RetentionPolicy, Timestamp, Version, WriteSet,
+    check_crash_point,
+};
 use steadfast_durability::disk::LockGuard;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
@@ -509,6 +512,7 @@ impl Database {
         check_live(&self.inner.namespaces, run)?;
         let mut writes = WriteSet::new();
         write(&mut writes)?;
+        check_crash_point(CrashPoint::AfterWrite);
         let pending = pipeline.submit(Submission {
             writes,
             namespaces: vec![run.namespace],

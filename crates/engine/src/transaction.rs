@@ -5,7 +5,8 @@ use std::ops::Bound;
 
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
 use steadfast_core::{
-    Key, NamespaceId, Record, RecordBuilder, Timestamp, Value, Version, WriteSet,
+    CrashPoint, Key, NamespaceId, Record, RecordBuilder, Timestamp, Value, Version, WriteSet,
+    check_crash_point,
 };
 
 use crate::commit::{Pending, Receipt, Submission};
@@ -45,7 +46,7 @@ impl std::fmt::Debug for Transaction {
 impl Transaction {
     pub(crate) fn new(database: &Database) -> Result<Self> {
         let view = database.pipeline()?.begin(database.now())?;
-        Ok(Self {
+        let transaction = Self {
             database: database.clone(),
             view,
             reads: ReadSet::default(),
@@ -53,7 +54,9 @@ impl Transaction {
             bytes: 0,
             created: Vec::new(),
             level: database.mode().level(),
-        })
+        };
+        check_crash_point(CrashPoint::AfterBeginTxn);
+        Ok(transaction)
     }
 
     /// The version it reads at.
@@ -214,6 +217,7 @@ impl Transaction {
         }
         self.bytes = bytes;
         self.writes.insert(record.key().into(), record);
+        check_crash_point(CrashPoint::AfterWrite);
         Ok(())
     }
 }

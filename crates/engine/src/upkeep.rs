@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use steadfast_core::{
-    Clock, Namespace, NamespaceId, Retention, RetentionDomain, RetentionPolicy, Timestamp, TypeTag,
-    Version,
+    Clock, CrashPoint, Namespace, NamespaceId, Retention, RetentionDomain, RetentionPolicy,
+    Timestamp, TypeTag, Version, check_crash_point,
 };
 use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
@@ -283,6 +283,7 @@ impl Upkeep {
                 duration: started.elapsed(),
             });
         }
+        check_crash_point(CrashPoint::CheckpointPreFlush);
         // What is committed so far lies in segments that end here, so an opening need not read
         // it, and a compaction can remove all of it.
         self.with_writer(WalWriter::begin_segment)?;
@@ -322,6 +323,7 @@ impl Upkeep {
             }
             return Err(error);
         }
+        check_crash_point(CrashPoint::CheckpointPostFlush);
         let info = CheckpointInfo {
             watermark: version,
             snapshot: number,

@@ -178,7 +178,7 @@ fn is_streamed(ops: &[Op]) -> bool {
 }
 
 /// There may be no checkpoint yet.
-fn compact(db: &Database, mode: CompactMode) -> Result<()> {
+pub(crate) fn compact(db: &Database, mode: CompactMode) -> Result<()> {
     match db.compact(mode) {
         Err(error) if error.kind() == ErrorKind::Invalid => Ok(()),
         done => done.map(drop),

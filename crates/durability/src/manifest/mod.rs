@@ -5,7 +5,7 @@ use steadfast_core::codec::Cursor;
 use steadfast_core::limits::{
     MANIFEST_BYTES_MAX, SEGMENT_NUMBER_MAX, SNAPSHOT_NUMBER_MAX, VERSION_MAX,
 };
-use steadfast_core::{RetentionPolicy, Timestamp, Version};
+use steadfast_core::{CrashPoint, RetentionPolicy, Timestamp, Version, check_crash_point};
 
 use crate::disk::{Access, Disk, read_exact_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
@@ -314,6 +314,7 @@ impl Manifest {
     /// Gives the prepared file the MANIFEST's name and syncs the directory.
     pub(crate) fn install(disk: &dyn Disk, layout: &Layout) -> Result<()> {
         disk.rename(&layout.manifest_tmp(), &layout.manifest()).at(LABEL, "replace")?;
+        check_crash_point(CrashPoint::DuringManifestUpdate);
         // Without this the new name may be gone after a power cut.
         disk.sync_dir(layout.root()).at(".", "sync the directory")
     }

@@ -8,7 +8,7 @@ use steadfast_core::limits::{
     SNAPSHOT_BLOCK_BYTES, SNAPSHOT_NUMBER_MAX, SNAPSHOT_SECTION_BYTES, STORED_KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
 };
-use steadfast_core::{Record, Version};
+use steadfast_core::{CrashPoint, Record, Version, check_crash_point};
 
 use super::SnapshotInfo;
 use super::block::{BlockEncoder, row_bytes, row_order};
@@ -285,9 +285,17 @@ impl SnapshotWriter {
     /// If a row is newer than what `meta` says.
     pub fn finish(mut self, meta: &SnapshotMeta, commit_times: &[u8]) -> Result<SnapshotInfo> {
         let info = self.write_rest(meta, commit_times)?;
+        self.make_durable()?;
+        Ok(info)
+    }
+
+    /// Syncs the file, its directory and the database's directory.
+    fn make_durable(&self) -> Result<()> {
+        check_crash_point(CrashPoint::DuringSnapshotBeforeRename);
         self.out.file.sync_all().at(&self.out.label, "sync")?;
         self.sync_names()?;
-        Ok(info)
+        check_crash_point(CrashPoint::DuringSnapshotAfterRename);
+        Ok(())
     }
 
     /// Writes what is left after the last row.
@@ -405,7 +413,7 @@ fn write_rows<E: From<Error>>(
         (writer, written)
     });
     let written = written.and_then(|info| {
-        writer.sync_names()?;
+        writer.make_durable()?;
         Ok(info)
     });
     if written.is_err() {
@@ -419,7 +427,7 @@ fn write_rows<E: From<Error>>(
 /// A part of the file on its way to be written, and its offset.
 type Chunk = (u64, Vec<u8>);
 
-/// Writes chunks until no more can come, then syncs the file. What was written goes back to be
+/// Writes chunks until no more can come, and syncs now and then. What was written goes back to be
 /// filled again: fresh memory costs more than the copy into it.
 fn write_chunks(
     file: &dyn DiskFile,
@@ -439,7 +447,7 @@ fn write_chunks(
         // Nobody takes it after the last.
         let _ = emptied.send(bytes);
     }
-    file.sync_all().at(label, "sync")
+    Ok(())
 }
 
 /// What goes into the file, in large writes.

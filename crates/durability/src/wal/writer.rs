@@ -17,7 +17,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use steadfast_core::limits::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
-use steadfast_core::{Entropy, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version};
+use steadfast_core::{
+    CrashPoint, Entropy, Namespace, NamespaceId, RetentionPolicy, Timestamp, Version,
+    check_crash_point,
+};
 
 use crate::compaction::Needed;
 use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile};
@@ -481,7 +484,12 @@ impl WalWriter {
         }
         let length = self.builder.padded_len(self.alignment());
         self.make_room(length)?;
+        check_crash_point(CrashPoint::BeforeWalWrite);
         self.write_built(GroupKind::Data, level, length)?;
+        check_crash_point(CrashPoint::AfterWalWriteBeforeFsync);
+        if self.options.direct {
+            check_crash_point(CrashPoint::AfterFsync);
+        }
         if let Some(newest) = newest {
             self.last = newest;
         }
@@ -935,6 +943,7 @@ impl WalWriter {
                 return Err(self.poison(format!("{label}: syncing its header: {error}")));
             }
         }
+        check_crash_point(CrashPoint::DuringSegmentRotation);
         let mut manifest = self.manifest.clone();
         if self.epoch.is_none() {
             manifest.epochs.push(EpochStart {

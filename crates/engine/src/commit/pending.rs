@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use steadfast_core::{NamespaceId, Record, Version};
+use steadfast_core::{CrashPoint, NamespaceId, Record, Version, check_crash_point};
 use steadfast_durability::wal::segment::Epoch;
 
 use super::Pipeline;
@@ -50,6 +50,7 @@ impl Pending {
             self.pipeline.store.prune(superseded);
         }
         outcome?;
+        check_crash_point(CrashPoint::AfterCommit);
         self.created.iter().for_each(|run| self.pipeline.namespaces.set_live(*run));
         Ok(Receipt { pipeline: self.pipeline.clone(), version: self.version, wrote: true })
     }

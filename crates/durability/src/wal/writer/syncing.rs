@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use steadfast_core::Version;
+use steadfast_core::{CrashPoint, Version, check_crash_point};
 
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
@@ -42,7 +42,10 @@ impl Syncing {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.failed.is_none() && state.upto < upto {
             match self.file.sync_data() {
-                Ok(()) => state.upto = upto,
+                Ok(()) => {
+                    state.upto = upto;
+                    check_crash_point(CrashPoint::AfterFsync);
+                }
                 Err(error) => {
                     let label = Layout::segment_label(self.number);
                     state.failed = Some(format!("{label}: sync: {error}"));

@@ -1,0 +1,54 @@
+//! Where random choices begin, and the line that repeats them.
+
+use std::path::Path;
+
+/// The environment variable that a seed is taken from.
+pub const SEED_VARIABLE: &str = "STEADFAST_SEED";
+
+/// The seed that `STEADFAST_SEED` names, or else `default`; printed either way, with the line
+/// that repeats the calling test.
+pub fn seed_or(default: u64) -> u64 {
+    let named = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok());
+    let seed = named.unwrap_or(default);
+    println!("seed {seed}: {}", replay_line(seed));
+    seed
+}
+
+/// One line for a shell that runs the calling test again with `seed`.
+pub fn replay_line(seed: u64) -> String {
+    let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "steadfast-testing".into());
+    let program = std::env::current_exe().unwrap_or_default();
+    let stem = program.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    // Cargo adds a dash and a hash.
+    let stem = stem.unwrap_or_default();
+    let target = stem.rsplit_once('-').map_or(stem.as_str(), |(name, _)| name);
+    let is_test = program.parent().is_some_and(|folder| folder.ends_with(Path::new("deps")));
+    if !is_test {
+        return format!("{SEED_VARIABLE}={seed} {}", program.display());
+    }
+    let kind = if target == package.replace('-', "_") {
+        "--lib".to_owned()
+    } else {
+        format!("--test {target}")
+    };
+    let test = std::thread::current().name().filter(|name| *name != "main").map(str::to_owned);
+    let exact = test.map_or_else(String::new, |test| format!(" --exact {test}"));
+    format!("{SEED_VARIABLE}={seed} cargo test -p {package} {kind} -- --nocapture{exact}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_names_this_test_and_its_seed() {
+        let line = replay_line(7);
+        assert!(
+            line.starts_with("STEADFAST_SEED=7 cargo test -p steadfast-testing --lib"),
+            "{line}"
+        );
+        // With one test at a time libtest runs it in the main thread, which has no name of it.
+        let name = "seed::tests::the_line_names_this_test_and_its_seed";
+        assert!(line.ends_with(name) || line.ends_with("--nocapture"), "{line}");
+    }
+}
