@@ -387,3 +387,118 @@ fn what_cannot_be_done_says_why() {
     db.close().unwrap();
     assert_eq!(db.checkpoint().unwrap_err().kind(), ErrorKind::Closed);
 }
+
+/// Flips one bit in the middle of a file's last few bytes: the footer of a snapshot.
+fn damage_end(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = bytes.len() - 60;
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_first_snapshot_that_is_bad_is_answered_by_the_whole_log() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = Database::create(&path, config()).unwrap();
+    fill(&db, 0, 500);
+    db.checkpoint().unwrap();
+    fill(&db, 500, 520);
+    let expected = content(&db);
+    db.close().unwrap();
+    damage_end(&path.join("SNAPSHOTS/snap-000001.chk"));
+    let reading = Database::open_read_only(&path).unwrap();
+    assert_eq!(reading.recovery_report().snapshots, SnapshotClass::Fallback);
+    assert_eq!(content(&reading), expected);
+    let db = Database::open_existing(&path, config()).unwrap();
+    assert_eq!(content(&db), expected);
+    db.checkpoint().unwrap();
+    db.compact(CompactMode::WalOnly).unwrap();
+    db.close().unwrap();
+    let db = Database::open_existing(&path, config()).unwrap();
+    assert_eq!(db.recovery_report().snapshots, SnapshotClass::Sound);
+    assert_eq!(content(&db), expected);
+    db.close().unwrap();
+}
+
+#[test]
+fn a_block_of_a_first_snapshot_is_rebuilt_from_the_whole_log() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = Database::create(&path, config()).unwrap();
+    fill(&db, 0, 500);
+    db.checkpoint().unwrap();
+    let expected = content(&db);
+    db.close().unwrap();
+    let file = path.join("SNAPSHOTS/snap-000001.chk");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let db = Database::open_existing(&path, config()).unwrap();
+    db.wait_loaded().unwrap();
+    assert_eq!(db.stats().unwrap().load.rebuilt, 1);
+    assert_eq!(content(&db), expected);
+    assert!(db.checkpoint().unwrap().written, "the damaged one does not count");
+    db.compact(CompactMode::WalOnly).unwrap();
+    assert_eq!(db.verify().unwrap(), []);
+    assert_eq!(content(&db), expected);
+}
+
+#[test]
+fn salvage_of_a_copy_takes_what_its_snapshot_still_has() {
+    let dir = tempdir().unwrap();
+    let [path, copy, saved] = ["db", "copy", "saved"].map(|name| dir.path().join(name));
+    let db = Database::create(&path, config()).unwrap();
+    fill(&db, 0, 300);
+    db.backup(&copy).unwrap();
+    // With nothing in the copy's own log, and then with something.
+    for (round, extra) in [0, 5].into_iter().enumerate() {
+        if extra > 0 {
+            std::fs::remove_dir_all(&copy).unwrap();
+            db.backup(&copy).unwrap();
+            let copied = Database::open_existing(&copy, config()).unwrap();
+            fill(&copied, 300, 300 + extra);
+            copied.close().unwrap();
+        }
+        damage_end(&copy.join("SNAPSHOTS/snap-000001.chk"));
+        let refused = Database::open_existing(&copy, config()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Corruption, "its log begins behind the snapshot");
+        let saved = saved.with_extension(round.to_string());
+        let report = steadfast_engine::salvage(&copy, Some(&saved)).unwrap();
+        assert!(!report.losses.is_empty(), "the footer is lost, and that is said");
+        let saved = Database::open_existing(&saved, config()).unwrap();
+        let run = saved.resolve_run("run").unwrap();
+        let events = saved.event_read(run, "stream", 0).unwrap().count() as i64;
+        assert_eq!(events, 300 + extra, "every row could be read");
+        assert_eq!(report.copy.unwrap().rows, report.rows);
+        saved.close().unwrap();
+    }
+}
+
+#[test]
+fn closing_waits_for_a_checkpoint_by_hand() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("db");
+    for round in 0..20 {
+        let db = Database::open_or_create(&path, config()).unwrap();
+        fill(&db, round * 100, round * 100 + 100);
+        let expected = content(&db);
+        std::thread::scope(|scope| {
+            let other = db.clone();
+            scope.spawn(move || {
+                drop(other.checkpoint().and_then(|_| other.compact(CompactMode::Full)))
+            });
+            std::thread::sleep(Duration::from_micros(300 * round.unsigned_abs()));
+            db.close().unwrap();
+            let next = Database::open_existing(&path, config()).unwrap();
+            next.checkpoint().unwrap();
+            next.compact(CompactMode::WalOnly).unwrap();
+            assert_eq!(content(&next), expected);
+            next.close().unwrap();
+        });
+        let db = Database::open_existing(&path, config()).unwrap();
+        assert_eq!(db.verify().unwrap(), []);
+        assert_eq!(content(&db), expected);
+        db.close().unwrap();
+    }
+}
