@@ -62,7 +62,7 @@ pub struct CheckpointInfo {
 pub struct CompactInfo {
     /// How far it went.
     pub mode: CompactMode,
-    /// By how many bytes the files of the database have become fewer.
+    /// Bytes of the files that were removed, less those of the snapshot that took their place.
     pub reclaimed_bytes: u64,
     /// Segments of the log that were removed.
     pub wal_segments_removed: u64,
@@ -415,7 +415,6 @@ impl Upkeep {
             });
         }
         let Files { disk, layout, .. } = self.files()?;
-        let before = disk_usage(&**disk, layout)?.total();
         let (mut versions_removed, mut checkpoint) = (0, None);
         if mode == CompactMode::Full {
             self.finish_loading()?;
@@ -432,9 +431,10 @@ impl Upkeep {
         self.trust_newest()?;
         let needed = self.with_writer(|writer| Ok(writer.needed()))?;
         let removed = remove_unneeded(&**disk, layout, &needed)?;
+        let taken = checkpoint.as_ref().map_or(0, |made: &CheckpointInfo| made.bytes);
         Ok(CompactInfo {
             mode,
-            reclaimed_bytes: before.saturating_sub(disk_usage(&**disk, layout)?.total()),
+            reclaimed_bytes: removed.bytes.saturating_sub(taken),
             wal_segments_removed: removed.segments,
             snapshots_removed: removed.snapshots,
             versions_removed,

@@ -123,8 +123,9 @@ fn files_are_described_with_what_they_are_needed_for() {
     assert_eq!(role("SNAPSHOTS/snap-000002.chk"), "needed");
     assert!(role("SNAPSHOTS/snap-000001.chk").contains("only if the newest snapshot"));
     assert!(role("SNAPSHOTS/snap-000009.chk").contains("nobody needs it"));
-    assert!(role("WAL/wal-000001.seg").contains("only if the newest snapshot"));
-    assert_eq!(role("WAL/wal-000002.seg"), "needed");
+    // Each opening that writes begins a segment.
+    assert!(role("WAL/wal-000003.seg").contains("only if the newest snapshot"));
+    assert_eq!(role("WAL/wal-000004.seg"), "needed");
     assert!(role("notes.txt").contains("nobody needs it"));
     assert_eq!(report["manifest"]["snapshots"][1]["version"], 100);
     assert_eq!(report["manifest"]["snapshots"][1]["read_back"], false);

@@ -77,9 +77,10 @@ fn an_older_snapshot_that_is_damaged_is_reported_while_it_is_not_needed() {
 fn log_that_only_the_older_snapshot_needs_is_read_too() {
     let home = with_two_snapshots();
     let good = home.dump();
-    damage(&home.db().join("WAL/wal-000001.seg"), 500);
+    // What was written between the two: each opening that writes begins a segment.
+    damage(&home.db().join("WAL/wal-000003.seg"), 500);
     let verify = home.run("verify", &["--json"]).status(1).json();
-    assert_eq!(verify["damaged"][0]["file"], "WAL/wal-000001.seg");
+    assert_eq!(verify["damaged"][0]["file"], "WAL/wal-000003.seg");
     assert_eq!(verify["readable"], true);
     let dump = home.run("dump", &[]).ok();
     assert_eq!((dump.stdout, dump.stderr.as_str()), (good, ""));

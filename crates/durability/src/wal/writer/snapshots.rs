@@ -18,11 +18,15 @@ impl WalWriter {
         self.segments.iter().find(needed).unwrap_or(active).0
     }
 
-    /// Goes on in a new, small segment if the active one has anything in it, so that a snapshot
-    /// of everything makes all others superfluous.
+    /// Goes on in a new, small segment if there is anything in the log's last one, so that a
+    /// snapshot of everything makes all others superfluous.
     pub fn begin_segment(&mut self) -> Result<()> {
         self.check_poisoned()?;
-        let used = self.active.as_ref().is_some_and(|a| a.header.first_position < self.position);
+        let used = match &self.active {
+            Some(active) => active.header.first_position < self.position,
+            // Nothing was written since the database was opened; what was before may go too.
+            None => !self.segments.is_empty(),
+        };
         if !used {
             return Ok(());
         }
