@@ -4,8 +4,8 @@ use std::path::Path;
 
 use steadfast_durability::disk::Disk;
 use steadfast_engine::{
-    Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, RecoveryPolicy, SnapshotClass,
-    salvage_with,
+    CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, RecoveryPolicy,
+    SnapshotClass, salvage_with,
 };
 
 use crate::model::{Item, Op, content_now};
@@ -220,7 +220,13 @@ impl RecoveryRow {
         let (disk, config) = match self {
             Self::Clean => written(&one_segment, 0, true),
             Self::SnapshotFallback => written(&one_segment, 2, false),
-            Self::SnapshotCorrupt => written(&one_segment, 1, false),
+            Self::SnapshotCorrupt => {
+                let (disk, config) = written(&one_segment, 1, false);
+                let db = builder(&disk, config.clone()).open().expect("it was only killed");
+                // The log has no beginning any more that could stand in.
+                db.compact(CompactMode::WalOnly).expect("there is a checkpoint");
+                (disk.killed(), config)
+            }
             Self::LostTail | Self::BadManifest => written(&one_segment, 0, true),
             Self::TornUnpromised | Self::Evidence => {
                 written(&DatabaseConfig::new(buffered).manual_checkpoints(), 0, false)
