@@ -1,4 +1,4 @@
-//! How fast a log left by a killed process is opened again.
+//! How fast a log left by a killed process is opened again: all of it, with no checkpoint.
 //!
 //! `cargo bench recovery`; 10 million transactions too: `STEADFAST_BENCH_LARGE=1`. Each sample
 //! is a process of its own that opens a fresh copy of the folder, so that nobody's memory is
@@ -152,14 +152,15 @@ fn child(task: &[String]) {
             std::mem::forget(kept);
         }
         OURS => {
-            let db = Database::open_existing(path, DatabaseConfig::buffered()).expect("it opens");
+            let db = Database::open_existing(path, DatabaseConfig::buffered().manual_checkpoints())
+                .expect("it opens");
             report();
             process::report("rss before", before);
             process::report_memory();
             check(&db, number(2).into(), number(3) as usize);
         }
         "write" => {
-            let ours = Ours::open(path, DatabaseConfig::buffered());
+            let ours = Ours::open(path, DatabaseConfig::buffered().manual_checkpoints());
             for id in data::shuffled(number(2).into(), 1) {
                 ours.put_sized(id.into(), number(3) as usize);
             }
