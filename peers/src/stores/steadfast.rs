@@ -1,5 +1,6 @@
 //! Steadfast: all rows in one run. A read hands out the stored bytes, shared and counted, as
-//! its peers hand out theirs; `decoded`, it makes a key and a `Value` of its own.
+//! its peers hand out theirs; `decoded`, it makes a key and a `Value` of its own. To keep the log:
+//! no checkpoint.
 
 use steadfast::{CompactMode, DatabaseConfig, View};
 
@@ -17,6 +18,7 @@ pub(crate) fn open(opening: Opening<'_>, decoded: bool) -> Steadfast {
         Level::Strict => DatabaseConfig::strict(),
         Level::Buffered => DatabaseConfig::buffered(),
     };
+    let config = if opening.keep_log { config.manual_checkpoints() } else { config };
     Steadfast { ours: Ours::open(opening.dir, config), decoded }
 }
 
