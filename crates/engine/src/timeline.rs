@@ -67,6 +67,9 @@ impl Timeline {
     }
 
     fn begin_block(&mut self, version: Version, time: Timestamp) {
+        if let Some(full) = self.blocks.back_mut() {
+            full.bytes.shrink_to_fit();
+        }
         self.blocks.push_back(Block { first: (version, time), commits: 1, bytes: Vec::new() });
         self.last = Some((version, time));
     }
@@ -141,6 +144,20 @@ impl Timeline {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_commit_takes_two_to_four_bytes() {
+        // Close together, and some milliseconds apart.
+        for (micros, bytes) in [(50, 2), (10_000, 3)] {
+            let mut timeline = Timeline::default();
+            let commits = 100_000;
+            for n in 1..=commits {
+                timeline.push(Version(n), Timestamp::from_micros(n * micros));
+            }
+            let each = timeline.heap_bytes() as f64 / commits as f64;
+            assert!(each >= f64::from(bytes) && each < f64::from(bytes) + 0.5, "{each}");
+        }
+    }
 
     proptest! {
         #[test]
