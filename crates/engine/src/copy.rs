@@ -13,7 +13,7 @@ use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::{Floor, LiveSnapshot, Manifest};
 use steadfast_durability::snapshot::{
-    Compression, Snapshot, SnapshotMeta, SnapshotOptions, write_snapshot,
+    Compression, Snapshot, SnapshotInfo, SnapshotMeta, SnapshotOptions, write_snapshot,
 };
 
 use crate::config::DatabaseBuilder;
@@ -36,6 +36,19 @@ pub struct CopyInfo {
     pub bytes: u64,
     /// How long it took, reading it back included.
     pub duration: Duration,
+}
+
+impl CopyInfo {
+    /// Of a file that was begun at `started` and read back.
+    pub(crate) fn of(written: &SnapshotInfo, timestamp: Timestamp, started: Instant) -> Self {
+        Self {
+            version: written.version,
+            timestamp,
+            rows: written.rows,
+            bytes: written.file_bytes,
+            duration: started.elapsed(),
+        }
+    }
 }
 
 /// What goes into a copy.
@@ -100,13 +113,7 @@ where
     manifest.write(&**disk, &layout)?;
     unfinished_copy::unmark(&**disk, &layout)?;
     log::info!("{}: a copy at version {version}", target.display());
-    Ok(CopyInfo {
-        version,
-        timestamp,
-        rows: written.rows,
-        bytes: written.file_bytes,
-        duration: started.elapsed(),
-    })
+    Ok(CopyInfo::of(&written, timestamp, started))
 }
 
 impl Database {

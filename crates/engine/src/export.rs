@@ -68,13 +68,7 @@ impl Database {
         let written =
             write_snapshot_at(disk, place.clone(), manifest.database, options, rows, rest)?;
         Snapshot::open_any(&*files.disk, &place)?.verify()?;
-        Ok(CopyInfo {
-            version,
-            timestamp,
-            rows: written.rows,
-            bytes: written.file_bytes,
-            duration: started.elapsed(),
-        })
+        Ok(CopyInfo::of(&written, timestamp, started))
     }
 
     fn check_vacant(&self, path: &Path) -> Result<()> {
