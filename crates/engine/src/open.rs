@@ -128,8 +128,8 @@ pub(crate) mod unfinished_copy {
         disk.sync_dir(root).map_err(|error| io(layout, root, "sync the directory", error))
     }
 
-    /// Says that it is finished: its MANIFEST is durable.
-    /// A crash may have come between the two, so an opening for writing says it again.
+    /// Says that it is finished: its MANIFEST is durable. A crash may come between the two, so
+    /// the next opening for writing says it again.
     pub(crate) fn unmark(disk: &dyn Disk, layout: &Layout) -> Result<()> {
         let (path, root) = (layout.copying(), layout.root());
         disk.remove(&path).map_err(|error| io(layout, &path, "remove", error))?;
@@ -259,16 +259,20 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         _ => {}
     }
     let guard = lock(&*disk, &layout)?;
-    if unfinished_copy::is_there(&*disk, &layout)? {
-        unfinished_copy::unmark(&*disk, &layout)?;
-    }
     // Somebody may have been faster.
     let mut manifest = match Manifest::read(&*disk, &layout)? {
         Some(_) if intent == Intent::Create => {
             let path = layout.root().display();
             return Err(Error::Invalid(format!("{path}: there is a database already")));
         }
-        Some(manifest) => manifest,
+        Some(manifest) => {
+            if unfinished_copy::is_there(&*disk, &layout)? {
+                // It was finished; only saying so was not.
+                unfinished_copy::unmark(&*disk, &layout)?;
+            }
+            manifest
+        }
+        None if unfinished_copy::is_there(&*disk, &layout)? => return Err(unfinished(&layout)),
         None => create(&builder, &layout)?,
     };
     let opened = open_snapshot(&*disk, &layout, &manifest, builder.config.policy)?;

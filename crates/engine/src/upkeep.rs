@@ -420,13 +420,14 @@ impl Upkeep {
             self.finish_loading()?;
             versions_removed = self.trim()?;
             let kept = self.store.stats().versions;
+            // One that cannot be opened any more has nothing: everything is in memory, so a new
+            // one mends that.
             let newest = self.manifest()?.newest_snapshot().copied();
-            let rows = newest.map(|newest| self.open(newest.number)).transpose()?;
-            let rows = rows.map_or(0, |snapshot| snapshot.info().rows);
-            checkpoint =
-                Some(self.checkpoint_unless(|newest, version| {
-                    newest == version && rows == kept as u64
-                })?);
+            let newest = newest.and_then(|newest| self.open(newest.number).ok());
+            let rows = newest.map(|snapshot| snapshot.info().rows);
+            checkpoint = Some(self.checkpoint_unless(|newest, version| {
+                newest == version && rows == Some(kept as u64)
+            })?);
         }
         self.trust_newest()?;
         let needed = self.with_writer(|writer| Ok(writer.needed()))?;

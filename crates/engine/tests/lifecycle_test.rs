@@ -445,6 +445,24 @@ fn a_block_of_a_first_snapshot_is_rebuilt_from_the_whole_log() {
 }
 
 #[test]
+fn a_full_compaction_mends_a_snapshot_that_went_bad_while_everything_is_in_memory() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("db");
+    let db = Database::create(&path, config()).unwrap();
+    fill(&db, 0, 300);
+    db.compact(CompactMode::Full).unwrap();
+    let expected = content(&db);
+    damage_end(&path.join("SNAPSHOTS/snap-000001.chk"));
+    assert!(!db.verify().unwrap().is_empty());
+    assert!(db.compact(CompactMode::Full).unwrap().checkpoint.unwrap().written);
+    assert_eq!(db.verify().unwrap(), []);
+    db.close().unwrap();
+    let db = Database::open_existing(&path, config()).unwrap();
+    assert_eq!(db.recovery_report().snapshots, SnapshotClass::Sound);
+    assert_eq!(content(&db), expected);
+}
+
+#[test]
 fn salvage_of_a_copy_takes_what_its_snapshot_still_has() {
     let dir = tempdir().unwrap();
     let [path, copy, saved] = ["db", "copy", "saved"].map(|name| dir.path().join(name));
