@@ -10,6 +10,8 @@
 //! - `scenarios` (feature `hooks`): every crash point, crash and durability mode, and what must
 //!   be found then;
 //! - [`process_kill`]: a real process, killed at random;
+//! - `target` (Unix): any engine, behind a small trait, killed as a process;
+//! - `fuse` (feature `fuse`, Linux): a file system that loses power under such a process;
 //! - [`corruption`]: the files of a log, damaged;
 //! - [`mod@reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
 //!
@@ -23,6 +25,8 @@ pub mod crash;
 pub mod crash_disk;
 pub mod death;
 pub mod fixture;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub mod fuse;
 #[cfg(feature = "hooks")]
 pub mod harness;
 #[cfg(feature = "hooks")]
@@ -35,6 +39,8 @@ pub mod reference;
 pub mod scenarios;
 pub mod seed;
 pub mod sim;
+#[cfg(unix)]
+pub mod target;
 pub mod worker;
 pub mod workload;
 

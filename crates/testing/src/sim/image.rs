@@ -7,7 +7,7 @@ use crate::sim::disk::SimDisk;
 use crate::sim::tree::{Dir, DirOp, File, FileChange, FileOp, Id, Tree, apply_dir, apply_file};
 
 /// What a device writes whole, in bytes.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 /// Above this many pending operations, those tried one by one are a sample.
 const ONE_BY_ONE_MAX: usize = 16;
@@ -55,14 +55,14 @@ impl std::fmt::Display for Plan {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Target {
+pub(crate) enum Target {
     File(Id, usize),
     Dir(Id, usize),
 }
 
-struct Pending {
+pub(crate) struct Pending {
     step: u64,
-    target: Target,
+    pub(crate) target: Target,
     /// How many sectors a write touches; 0 for anything else.
     sectors: u64,
 }
@@ -108,7 +108,7 @@ impl Moment {
         self.pending().len()
     }
 
-    fn pending(&self) -> Vec<Pending> {
+    pub(crate) fn pending(&self) -> Vec<Pending> {
         let reachable = self.tree.reachable();
         let mut found = Vec::new();
         for (id, dir) in self.tree.dirs.iter().filter(|(id, _)| reachable.contains(id)) {
