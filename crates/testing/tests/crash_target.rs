@@ -38,8 +38,10 @@ fn a_kill_finds_the_defects_that_it_can_show() {
             Defect::EarlyAcknowledgement => {
                 assert!(tally.count("lost") > 0, "{tally}");
             }
-            // In the window between two syncs: when a kill hits it, that is torn, nothing else.
-            Defect::TwoFiles => assert_eq!(tally.wrong(), tally.count("torn"), "{tally}"),
+            // Where syncs take no time, hardly any kill falls between the two.
+            Defect::TwoFiles => {
+                assert_eq!(tally.wrong(), tally.count("torn") + tally.count("hole"), "{tally}");
+            }
             // The kernel has all that was written: only the loss of power shows these.
             Defect::None | Defect::NoSync | Defect::NoDirectorySync | Defect::NoChecksum => {
                 assert!(!wrong, "{tally}");
@@ -55,7 +57,7 @@ fn a_process_that_does_not_keep_to_the_protocol_is_no_pass() {
     let say = |script: &str| {
         let program = Program::new("/bin/sh", &["-c", script, "sh"]);
         let patience = Duration::from_millis(300);
-        let config = KillConfig { kills: 1, transactions_max: 3, seed: 5, patience };
+        let config = KillConfig { kills: 1, transactions_max: 20, seed: 5, patience };
         kill_repeatedly(&program, dir.path(), &config)
     };
     assert!(say("echo refused no room").unwrap_err().to_string().contains("no room"));

@@ -173,7 +173,13 @@ fn a_mount_is_taken_away_after_a_panic_and_with_open_files() {
 fn step(rng: &mut fastrand::Rng, roots: [&Path; 2]) {
     let names = ["a", "b", "c", "d/a", "d/b", "d/e/a"];
     let name = names[rng.usize(..names.len())];
-    let same = &names[if name.starts_with("d/e") { 5..6 } else if name.len() > 1 { 3..5 } else { 0..3 }];
+    let same = &names[if name.starts_with("d/e") {
+        5..6
+    } else if name.len() > 1 {
+        3..5
+    } else {
+        0..3
+    }];
     let to = same[rng.usize(..same.len())];
     let (at, len) = (rng.u64(..20_000), rng.usize(..9000));
     let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(1..)).take(len).collect();
@@ -278,7 +284,7 @@ fn steadfast_keeps_what_it_promised_in_every_mode() {
     }
     for mode in ["strict", "batched", "buffered"] {
         for rules in Rules::ALL {
-            let tally = cut_target(&["steadfast", mode], rules, 20);
+            let tally = cut_target(&["steadfast", mode], rules, 40);
             assert_eq!(tally.wrong(), 0, "{tally}");
             assert!(tally.acknowledged > 0, "{tally}");
             let lost = tally.unpromised_lost > 0;

@@ -143,7 +143,11 @@ impl Served {
         }
         let inner = self.0.change()?;
         let file = inner.nodes.file(number)?;
-        if data_only { file.sync_data()? } else { file.sync_all()? }
+        if data_only {
+            file.sync_data()?
+        } else {
+            file.sync_all()?
+        }
         if inner.rules == Rules::Ordered {
             // One journal for all names.
             inner.nodes.directories().iter().try_for_each(|path| inner.disk.sync_dir(path))?;
@@ -208,7 +212,11 @@ impl Served {
         let disk = inner.disk.clone();
         inner.nodes.lookup(&disk, parent, name)?;
         let path = inner.nodes.path_in(parent, name);
-        if directory { disk.remove_dir(&path)? } else { disk.remove(&path)? }
+        if directory {
+            disk.remove_dir(&path)?
+        } else {
+            disk.remove(&path)?
+        }
         inner.nodes.unlink(parent, name);
         Ok(())
     }
@@ -218,9 +226,8 @@ impl Served {
         let inner = self.0.change()?;
         let file = inner.nodes.file(number)?;
         let mode = FallocateFlags::from_bits_retain(mode.cast_unsigned());
-        let known = FallocateFlags::KEEP_SIZE
-            | FallocateFlags::PUNCH_HOLE
-            | FallocateFlags::ZERO_RANGE;
+        let known =
+            FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
         if !known.contains(mode) {
             return Err(io::ErrorKind::Unsupported.into());
         }

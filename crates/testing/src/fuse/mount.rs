@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
 use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use rustix::fs::{Mode, OFlags};
 
 use crate::fuse::filesystem::{Handles, Served};
 use crate::fuse::nodes::Nodes;

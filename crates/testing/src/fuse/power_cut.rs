@@ -148,7 +148,10 @@ impl Series<'_> {
         let (cuts, wrong) = self.work(run, disk, rng)?;
         let (seed, cuts_before) = (self.config.seed, tally.crashes);
         let place = move |cut: &Cut, what: &str| {
-            format!("seed {seed}, {cuts_before} cuts before, run {run}, change {}, {what}", cut.change)
+            format!(
+                "seed {seed}, {cuts_before} cuts before, run {run}, change {}, {what}",
+                cut.change
+            )
         };
         if let (Some(verdict), Some(last)) = (&wrong, cuts.last()) {
             let place = place(last, "with power");
@@ -175,7 +178,8 @@ impl Series<'_> {
             }
         }
         tally.crashes += cuts.len() as u64;
-        tally.acknowledged += self.through(cuts.last().map_or(0, |cut| cut.account.acknowledged))
+        tally.acknowledged += self
+            .through(cuts.last().map_or(0, |cut| cut.account.acknowledged))
             .saturating_sub(self.bounds.acknowledged) as u64;
         if wrong.is_some() || good.is_empty() {
             return Ok(None);
@@ -207,7 +211,7 @@ impl Series<'_> {
             cuts: Vec::new(),
         }));
         // Some runs end with an operation under way, the others between two transactions.
-        let last_change = rng.bool().then(|| rng.u64(1..4 * self.config.transactions_max as u64));
+        let last_change = rng.bool().then(|| rng.u64(1..8 * self.config.transactions_max as u64));
         let inbox = Arc::new(Mutex::new(None::<crate::target::process::Inbox>));
         let (sampled, listening) = (Arc::clone(&sample), Arc::clone(&inbox));
         fs.observe(Box::new(move |change, moment| {

@@ -117,7 +117,8 @@ impl History {
         let wrote = |key: &[u8], value: &Vec<u8>| {
             let mut writes = self.transactions[..begun].iter().enumerate();
             writes.find_map(|(at, one)| {
-                let same = |(k, v): &(Vec<u8>, Option<Vec<u8>>)| k == key && v.as_ref() == Some(value);
+                let same =
+                    |(k, v): &(Vec<u8>, Option<Vec<u8>>)| k == key && v.as_ref() == Some(value);
                 one.writes.iter().any(same).then_some(at + 1)
             })
         };
@@ -160,7 +161,9 @@ mod tests {
         (0..40).for_each(|_| drop(history.begin()));
         let judge = |found: &Entries, low, high| history.judge(found, bounds(low, high));
         for count in 10..=12 {
-            assert!(matches!(judge(&history.state(count), 10, 12), Verdict::Prefix(n) if n == count));
+            assert!(
+                matches!(judge(&history.state(count), 10, 12), Verdict::Prefix(n) if n == count)
+            );
         }
         let lost = Verdict::Lost { found: 9, promised: 10 };
         assert_eq!(judge(&history.state(9), 10, 12), lost);

@@ -101,8 +101,7 @@ impl CrashTarget for Toy {
     fn start(&mut self, dir: &Path) -> Result<(), Failure> {
         for name in ["log", "log-2"] {
             let path = dir.join(name);
-            let mut log =
-                OpenOptions::new().read(true).append(true).create(true).open(path)?;
+            let mut log = OpenOptions::new().read(true).append(true).create(true).open(path)?;
             let mut bytes = Vec::new();
             log.read_to_end(&mut bytes)?;
             let mut valid = 0;
