@@ -8,11 +8,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use steadfast_durability::disk::Disk;
+use steadfast_durability::disk::{Access, Disk, EntryKind};
 
 use crate::fuse::mount::{Power, PowerLossFs};
 use crate::sim::{Moment, Rules, SimDisk};
@@ -43,6 +44,9 @@ pub struct PowerCutConfig {
     pub seed: u64,
     /// How long one answer may take.
     pub patience: Duration,
+    /// Where the first disk of each kind that went wrong is written, as `KIND/after`; as
+    /// `KIND/before` the one that its run began with.
+    pub evidence: Option<PathBuf>,
 }
 
 impl Default for PowerCutConfig {
@@ -58,6 +62,7 @@ impl Default for PowerCutConfig {
             transactions_max: 30,
             seed: 1,
             patience: Duration::from_secs(20),
+            evidence: None,
         }
     }
 }
@@ -145,6 +150,7 @@ impl Series<'_> {
         tally: &mut Tally,
     ) -> io::Result<Option<SimDisk>> {
         let before = self.history.len();
+        let begun_with = disk.killed();
         let (cuts, wrong) = self.work(run, disk, rng)?;
         let (seed, cuts_before) = (self.config.seed, tally.crashes);
         let place = move |cut: &Cut, what: &str| {
@@ -171,6 +177,14 @@ impl Series<'_> {
                     continue;
                 }
                 let verdict = self.examine(image, bounds)?;
+                if let Some(dir) = &self.config.evidence
+                    && !verdict.is_good()
+                    && tally.count(verdict.name()) == 0
+                {
+                    let dir = dir.join(verdict.name());
+                    materialise(&begun_with, &dir.join("before"))?;
+                    materialise(&cut.moment.cut(&plan), &dir.join("after"))?;
+                }
                 tally.add(&verdict, bounds.acknowledged, || place(cut, &plan.to_string()));
                 if let Verdict::Prefix(found) = verdict {
                     good.push((found, bounds, cut, plan));
@@ -275,4 +289,32 @@ impl Series<'_> {
         drop(process);
         Ok(verdict)
     }
+}
+
+/// Writes what a disk shows into a real directory, holes as holes.
+fn materialise(disk: &SimDisk, to: &Path) -> io::Result<()> {
+    let mut todo = vec![PathBuf::new()];
+    while let Some(dir) = todo.pop() {
+        std::fs::create_dir_all(to.join(&dir))?;
+        for name in disk.list(&dir)? {
+            let path = dir.join(&name);
+            if disk.kind(&path)? == Some(EntryKind::Directory) {
+                todo.push(path);
+                continue;
+            }
+            let from = disk.open(&path, Access::Read)?;
+            #[allow(clippy::disallowed_methods)]
+            let file = std::fs::File::create(to.join(&path))?;
+            let (len, mut at, mut piece) = (from.len()?, 0, vec![0; 64 << 10]);
+            file.set_len(len)?;
+            while at < len {
+                let n = from.read_at(at, &mut piece)?;
+                if piece[..n].iter().any(|byte| *byte != 0) {
+                    file.write_all_at(&piece[..n], at)?;
+                }
+                at += n as u64;
+            }
+        }
+    }
+    Ok(())
 }

@@ -14,6 +14,8 @@ pub struct History {
     rng: fastrand::Rng,
     serial: u64,
     transactions: Vec<Transaction>,
+    /// What crashes took away.
+    undone: Vec<Transaction>,
 }
 
 /// How many of the transactions of a history were promised, acknowledged, and begun.
@@ -30,7 +32,12 @@ pub struct Bounds {
 impl History {
     /// No transactions yet.
     pub fn new(seed: u64) -> Self {
-        Self { rng: fastrand::Rng::with_seed(seed), serial: 0, transactions: Vec::new() }
+        Self {
+            rng: fastrand::Rng::with_seed(seed),
+            serial: 0,
+            transactions: Vec::new(),
+            undone: Vec::new(),
+        }
     }
 
     /// How many transactions there are.
@@ -86,7 +93,7 @@ impl History {
     /// Goes on from what a crash left: the later transactions never happened, and their
     /// serials do not come again.
     pub fn keep(&mut self, count: usize) {
-        self.transactions.truncate(count);
+        self.undone.extend(self.transactions.drain(count..));
     }
 
     /// Whether `found` is the first so many transactions, and enough of them.
@@ -114,20 +121,21 @@ impl History {
     }
 
     fn name_the_mixture(&self, found: &Entries, begun: usize) -> Verdict {
-        let wrote = |key: &[u8], value: &Vec<u8>| {
-            let mut writes = self.transactions[..begun].iter().enumerate();
-            writes.find_map(|(at, one)| {
-                let same =
-                    |(k, v): &(Vec<u8>, Option<Vec<u8>>)| k == key && v.as_ref() == Some(value);
-                one.writes.iter().any(same).then_some(at + 1)
-            })
+        let wrote = |one: &Transaction, key: &[u8], value: &[u8]| {
+            one.writes.iter().any(|(k, v)| k == key && v.as_deref() == Some(value))
         };
         let mut newest = 0;
         for (key, value) in found {
-            match wrote(key, value) {
-                Some(by) => newest = newest.max(by),
-                None => return Verdict::Garbage(String::from_utf8_lossy(key).into_owned()),
+            let mut begun = self.transactions[..begun].iter();
+            if let Some(by) = begun.rposition(|one| wrote(one, key, value)) {
+                newest = newest.max(by + 1);
+                continue;
             }
+            let name = String::from_utf8_lossy(key).into_owned();
+            return match self.undone.iter().find(|one| wrote(one, key, value)) {
+                Some(one) => Verdict::Resurrected(format!("{name}, serial {}", one.serial)),
+                None => Verdict::Garbage(name),
+            };
         }
         let expected = self.state(newest);
         let keys: std::collections::BTreeSet<&Vec<u8>> =
@@ -199,6 +207,6 @@ mod tests {
         let later = history.state(10);
         history.keep(5);
         assert_eq!(history.begin().serial, 11);
-        assert!(matches!(history.judge(&later, bounds(0, 6)), Verdict::Garbage(_)));
+        assert!(matches!(history.judge(&later, bounds(0, 6)), Verdict::Resurrected(_)));
     }
 }

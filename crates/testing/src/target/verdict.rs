@@ -23,8 +23,10 @@ pub enum Verdict {
         /// Which is there.
         found: usize,
     },
-    /// The value of this key was never written, or no longer counts.
+    /// The value of this key was never written, or not yet.
     Garbage(String),
+    /// The value of this key is of a transaction that an earlier crash had undone.
+    Resurrected(String),
     /// It was not opened, in the engine's words, although something had been acknowledged.
     Refused(String),
     /// The same, before anything was acknowledged.
@@ -51,6 +53,7 @@ impl Verdict {
             Self::Torn(_) => "torn",
             Self::Hole { .. } => "hole",
             Self::Garbage(_) => "garbage",
+            Self::Resurrected(_) => "resurrected",
             Self::Refused(_) => "refused",
             Self::RefusedUnborn(_) => "refused unborn",
             Self::Died(_) => "died",

@@ -28,7 +28,7 @@ impl Fjall {
 
 impl CrashTarget for Fjall {
     fn start(&mut self, dir: &Path) -> Result<(), Failure> {
-        let db = Database::builder(dir.join("fjall")).open()?;
+        let db = Database::builder(dir).open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let rows = db.keyspace("rows", options)?;
         self.open = Some((db, rows));

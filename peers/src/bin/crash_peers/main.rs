@@ -18,7 +18,7 @@ use steadfast_testing::target::{Program, Tally, serve};
 use crate::contender::{CONTENDERS, Contender};
 
 const USAGE: &str = "\
-usage: crash_peers [--cuts N] [--seed S] [--rules posix,sectors,ordered] [--only NAME,…]";
+usage: crash_peers [--cuts N] [--seed S] [--rules posix,sectors,ordered] [--only NAME,…] [--evidence DIR]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,14 +48,16 @@ fn main() -> ExitCode {
         let mut findings = Vec::new();
         for contender in &contenders {
             let began = Instant::now();
-            match measure(contender, &PowerCutConfig { rules, ..config.clone() }) {
+            let place = format!("{}-{}", contender.name, rules.name());
+            let evidence = config.evidence.as_ref().map(|dir| dir.join(&place));
+            match measure(contender, &PowerCutConfig { rules, evidence, ..config.clone() }) {
                 Ok(tally) => {
                     println!("{}", row(contender, &tally));
                     findings.push((contender.name, tally));
                 }
                 Err(error) => println!("| {} | could not be run: {error} |", contender.name),
             }
-            eprintln!("{} {}: {:.0?}", contender.name, rules.name(), began.elapsed());
+            eprintln!("{place}: {:.0?}", began.elapsed());
         }
         for (name, tally) in findings {
             for finding in &tally.findings {
@@ -77,6 +79,7 @@ fn parse(
             "--cuts" => config.cuts = value.parse().ok()?,
             "--seed" => config.seed = value.parse().ok()?,
             "--rules" => rules = value.split(',').map(Rules::from_name).collect::<Option<_>>()?,
+            "--evidence" => config.evidence = Some(value.into()),
             "--only" => only = value.split(',').map(str::to_owned).collect(),
             _ => return None,
         }
@@ -91,8 +94,8 @@ fn measure(contender: &Contender, config: &PowerCutConfig) -> std::io::Result<Ta
 
 const HEAD: &str = "\
 | store | at its return a commit survives | cuts | images | good | promised lost | torn | hole | \
-garbage | refused | refused, unborn | died or hung | unusable | not promised: lost in, at most |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
+garbage | resurrected | refused | refused, unborn | died or hung | unusable | not promised: lost in, at most |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 fn row(contender: &Contender, tally: &Tally) -> String {
     let counts = [
@@ -103,6 +106,7 @@ fn row(contender: &Contender, tally: &Tally) -> String {
         tally.count("torn"),
         tally.count("hole"),
         tally.count("garbage"),
+        tally.count("resurrected"),
         tally.count("refused"),
         tally.count("refused unborn"),
         tally.count("died") + tally.count("hung"),
