@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::sim::image::{Choice, Moment, Plan, SECTOR, Target};
+use crate::sim::image::{Moment, SECTOR, Target};
+use crate::sim::plan::{Choice, Plan};
 use crate::sim::tree::FileChange;
 
 /// What the cache of a file system writes back whole, in sectors.
