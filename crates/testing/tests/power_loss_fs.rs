@@ -60,10 +60,15 @@ fn keeps_what_was_synced_and_its_name_once_the_directory_is() {
     assert_eq!(none.bytes("b"), None, "nobody synced its directory");
     assert_eq!(all.bytes("a").unwrap(), b"synced, not synced");
     assert_eq!(all.bytes("b").unwrap(), b"");
-    let (none, _) = cut(Rules::Sectors, |root| {
-        File::create(root.join("b")).unwrap().sync_all().unwrap();
-    });
-    assert_eq!(none.bytes("b").unwrap(), b"", "these rules are kinder");
+    for rules in [Rules::Sectors, Rules::Ordered] {
+        let (none, _) = cut(rules, |root| {
+            std::fs::create_dir(root.join("d")).unwrap();
+            std::fs::write(root.join("d/b"), b"lost").unwrap();
+            File::create(root.join("c")).unwrap().sync_all().unwrap();
+        });
+        assert_eq!(none.paths(), ["c", "d/b"], "one journal for all names");
+        assert_eq!(none.bytes("d/b").unwrap(), b"", "but not for bytes");
+    }
 }
 
 #[test]

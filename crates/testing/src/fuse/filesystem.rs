@@ -148,8 +148,7 @@ impl Served {
         } else {
             file.sync_all()?
         }
-        if inner.rules == Rules::Ordered {
-            // One journal for all names.
+        if inner.rules.has_journal() {
             inner.nodes.directories().iter().try_for_each(|path| inner.disk.sync_dir(path))?;
         }
         Ok(())
@@ -485,9 +484,9 @@ impl Filesystem for Served {
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let done = self.0.change().and_then(|inner| {
-            let paths = match inner.rules {
-                Rules::Ordered => inner.nodes.directories(),
-                _ => vec![inner.nodes.path(ino.0)],
+            let paths = match inner.rules.has_journal() {
+                true => inner.nodes.directories(),
+                false => vec![inner.nodes.path(ino.0)],
             };
             paths.iter().try_for_each(|path| inner.disk.sync_dir(path))
         });

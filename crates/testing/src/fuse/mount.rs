@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::fuse::filesystem::{Handles, Served};
 use crate::fuse::nodes::Nodes;
-use crate::sim::{Moment, NameDurability, Rules, SimDisk};
+use crate::sim::{Moment, Rules, SimDisk};
 
 /// How long the kernel may take to let go of a mount.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -145,10 +145,6 @@ impl PowerLossFs {
         rules: Rules,
         sync_follows: [bool; 2],
     ) -> io::Result<Self> {
-        disk.set_name_durability(match rules {
-            Rules::Posix => NameDurability::SyncDir,
-            Rules::Sectors | Rules::Ordered => NameDurability::SyncFile,
-        });
         let inner = Inner {
             disk,
             nodes: Nodes::new(),

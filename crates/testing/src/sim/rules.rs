@@ -18,8 +18,8 @@ pub enum Rules {
     /// Anything, in any order: a sector of an unsynced write is old, new or garbage. A name is
     /// durable once its directory was synced.
     Posix,
-    /// Anything, in any order: a sector of an unsynced write is old or new, never garbage. A name
-    /// is durable once its file was synced.
+    /// Anything, in any order: a sector of an unsynced write is old or new, never garbage. Any
+    /// sync makes all names durable.
     Sectors,
     /// About what ext4 does as most have it (`data=ordered`). Names and lengths become durable in
     /// the order they were made. A file is as long as what has reached the disk of it. Blocks of
@@ -31,6 +31,11 @@ pub enum Rules {
 impl Rules {
     /// All sets, the strictest first.
     pub const ALL: [Self; 3] = [Self::Posix, Self::Sectors, Self::Ordered];
+
+    /// Whether all names are in one journal, which any sync writes.
+    pub const fn has_journal(self) -> bool {
+        !matches!(self, Self::Posix)
+    }
 
     /// Its name on a command line.
     pub const fn name(self) -> &'static str {
