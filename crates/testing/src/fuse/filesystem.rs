@@ -28,7 +28,7 @@ const FILE_BYTES_MAX: u64 = 8 << 30;
 const BLOCKS_FREE: u64 = 1 << 28;
 
 /// Zeros are written in pieces of this size.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Serves a mount.
 pub(crate) struct Served(pub(crate) Shared);

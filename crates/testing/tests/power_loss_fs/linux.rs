@@ -1,7 +1,5 @@
 //! The file system that loses power, through its mount: what a cut keeps, and that it behaves
 //! like any other until then.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -295,6 +293,30 @@ fn steadfast_keeps_what_it_promised_in_every_mode() {
             let lost = tally.unpromised_lost > 0;
             assert!(!lost || mode != "strict", "strict promises everything: {tally}");
         }
+    }
+}
+
+#[test]
+fn what_went_wrong_is_left_to_be_looked_at() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::new(env!("CARGO_BIN_EXE_crash_target"), &["toy", "no-sync"]);
+    let config = PowerCutConfig {
+        cuts: 30,
+        seed: seed_or(1),
+        evidence: Some(dir.path().to_owned()),
+        ..PowerCutConfig::default()
+    };
+    let tally = cut_repeatedly(&program, &config).unwrap();
+    assert!(tally.count("lost") > 0, "{tally}");
+    let [finding] = &tally.findings[..] else { panic!("the first of each kind: {tally}") };
+    assert!(finding.place.starts_with(&format!("seed {}, ", config.seed)), "{finding}");
+    let names: Vec<_> =
+        listing(&dir.path().join("lost")).into_iter().map(|found| found.0).collect();
+    for name in ["before/store", "after/store/log"] {
+        assert!(names.iter().any(|found| found == name), "{names:?}");
     }
 }
 
