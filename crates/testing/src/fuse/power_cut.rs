@@ -285,9 +285,13 @@ impl Series<'_> {
         let store = fs.path().join(STORE);
         let mut process =
             TargetProcess::spawn(self.program, "reopen", &store, self.config.patience)?;
-        let verdict = process.examine(&self.history, bounds);
+        let found = process.find(&self.history, bounds);
+        let verdict = found.and_then(|verdict| match verdict {
+            Verdict::Prefix(count) => process.try_out(&self.history, count).map(|()| verdict),
+            _ => Ok(verdict),
+        });
         drop(process);
-        Ok(verdict)
+        Ok(verdict.unwrap_or_else(|verdict| verdict))
     }
 }
 

@@ -61,7 +61,7 @@ pub fn kill_repeatedly(program: &Program, dir: &Path, config: &KillConfig) -> io
                     bounds.begun = history.len();
                     tally.acknowledged += (bounds.acknowledged - before) as u64;
                     process = TargetProcess::spawn(program, "reopen", &dir, config.patience)?;
-                    find(&mut process, &history, bounds).unwrap_or_else(|verdict| verdict)
+                    process.find(&history, bounds).unwrap_or_else(|verdict| verdict)
                 }
             };
             let kill = tally.crashes;
@@ -100,14 +100,4 @@ fn work_and_kill(
     process.kill();
     process.wait()?;
     Ok(None)
-}
-
-fn find(
-    process: &mut TargetProcess,
-    history: &History,
-    bounds: Bounds,
-) -> Result<Verdict, Verdict> {
-    process.opened(bounds.acknowledged > 0, &|| false)?;
-    let found = process.dump(&|| false)?.unwrap_or_default();
-    Ok(history.judge(&found, bounds))
 }

@@ -235,26 +235,25 @@ impl TargetProcess {
         }
     }
 
-    /// Opens what a crash left, reads it, judges it, and sees whether it still works.
-    pub(crate) fn examine(&mut self, history: &History, bounds: Bounds) -> Verdict {
-        self.try_examine(history, bounds).unwrap_or_else(|verdict| verdict)
-    }
-
-    fn try_examine(&mut self, history: &History, bounds: Bounds) -> Result<Verdict, Verdict> {
+    /// Opens what a crash left, reads it, and judges it.
+    pub(crate) fn find(&mut self, history: &History, bounds: Bounds) -> Result<Verdict, Verdict> {
         self.opened(bounds.acknowledged > 0, &|| false)?;
         let found = self.dump(&|| false)?.unwrap_or_default();
-        let verdict = history.judge(&found, bounds);
-        let Verdict::Prefix(count) = verdict else { return Ok(verdict) };
+        Ok(history.judge(&found, bounds))
+    }
+
+    /// Sees whether a store that has the first `count` transactions takes another one.
+    #[cfg(all(feature = "fuse", target_os = "linux"))]
+    pub(crate) fn try_out(&mut self, history: &History, count: usize) -> Result<(), Verdict> {
         let mut after = history.clone();
         after.keep(count);
-        let transaction = after.begin();
-        self.begin(&transaction);
+        self.begin(&after.begin());
         match self.answer(&|| false) {
             Answer::Line(line) if parse_ok(&line).is_some() => {}
             answer => return Err(Verdict::Unusable(format!("applying: {answer:?}"))),
         }
         match self.dump(&|| false)? {
-            Some(found) if found == after.state(count + 1) => Ok(verdict),
+            Some(found) if found == after.state(count + 1) => Ok(()),
             _ => Err(Verdict::Unusable("it does not show what it has just applied".into())),
         }
     }
