@@ -12,6 +12,9 @@ use crate::fuse::filesystem::{Handles, Served};
 use crate::fuse::nodes::Nodes;
 use crate::sim::{Moment, Rules, SimDisk};
 
+/// What the table of mounts names as the source.
+const SOURCE: &str = "power-loss";
+
 /// How long the kernel may take to let go of a mount.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -108,7 +111,8 @@ impl Shared {
     }
 }
 
-/// A mounted disk. The mount is taken away when this is dropped, after a panic too.
+/// A mounted disk. The mount is taken away when this is dropped, after a panic too; what a process
+/// leaves that is killed is taken away by the next one that mounts.
 pub struct PowerLossFs {
     shared: Shared,
     path: PathBuf,
@@ -131,10 +135,11 @@ impl PowerLossFs {
         static SYNC_FOLLOWS: OnceLock<[bool; 2]> = OnceLock::new();
         let sync_follows = match SYNC_FOLLOWS.get() {
             Some(known) => *known,
-            None => *SYNC_FOLLOWS.get_or_init({
+            None => {
+                remove_dead_mounts();
                 let tried = try_durable_writes()?;
-                move || tried
-            }),
+                *SYNC_FOLLOWS.get_or_init(|| tried)
+            }
         };
         Self::mount_knowing(disk, path, rules, sync_follows)
     }
@@ -159,7 +164,7 @@ impl PowerLossFs {
         let shared = Shared(Arc::new((Mutex::new(inner), Condvar::new())));
         let mut config = Config::default();
         config.mount_options =
-            vec![MountOption::FSName("power-loss".into()), MountOption::DefaultPermissions];
+            vec![MountOption::FSName(SOURCE.into()), MountOption::DefaultPermissions];
         config.acl = SessionACL::Owner;
         let session = fuser::spawn_mount(Served(shared.clone()), path, &config)?;
         Ok(Self { shared, path: path.to_owned(), session: Some(session) })
@@ -229,6 +234,18 @@ impl Drop for PowerLossFs {
         }
         if session.guard.is_finished() {
             let _ = session.join();
+        }
+    }
+}
+
+/// Takes away what processes left that were killed while they served a mount.
+fn remove_dead_mounts() {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for line in mounts.lines().filter(|line| line.split(' ').next() == Some(SOURCE)) {
+        let Some(path) = line.split(' ').nth(1) else { continue };
+        // Others may be alive, and answer.
+        if rustix::fs::statfs(path).err() == Some(rustix::io::Errno::NOTCONN) {
+            let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
         }
     }
 }

@@ -172,6 +172,41 @@ fn a_mount_is_taken_away_after_a_panic_and_with_open_files() {
     assert!(!dir.path().join("a").exists());
 }
 
+/// Where the process below mounts.
+const DIES_AT: &str = "STEADFAST_TEST_MOUNT";
+
+/// Not a test of its own: a process that dies while it serves a mount.
+#[test]
+#[ignore = "another test runs it in a process of its own"]
+fn mounts_and_dies() {
+    let Some(path) = std::env::var_os(DIES_AT) else { return };
+    let fs = PowerLossFs::mount(SimDisk::new(), Path::new(&path), Rules::Posix).unwrap();
+    std::fs::write(fs.path().join("a"), b"a").unwrap();
+    std::process::abort();
+}
+
+#[test]
+fn the_mount_of_a_killed_process_is_taken_away_by_the_next() {
+    if !can_mount() {
+        return;
+    }
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mounted = |dir: &tempfile::TempDir| {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap();
+        mounts.contains(dir.path().to_str().unwrap())
+    };
+    for dir in &dirs {
+        let ended = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "linux::mounts_and_dies"])
+            .env(DIES_AT, dir.path())
+            .output()
+            .unwrap();
+        assert!(!ended.status.success() && mounted(dir), "{ended:?}");
+    }
+    assert!(!mounted(&dirs[0]), "the second process cleared up behind the first");
+    rustix::mount::unmount(dirs[1].path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+}
+
 /// One random step on both; what each of them answered.
 fn step(rng: &mut fastrand::Rng, roots: [&Path; 2]) {
     let names = ["a", "b", "c", "d/a", "d/b", "d/e/a"];
