@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile, EntryKind, Lock, LockGuard};
 
@@ -105,10 +105,15 @@ impl LockGuard for StdLock {
 
 /// This process as others should see it: its id, the host, and which boot of it.
 pub fn this_process() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let (host, boot) = (read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/boot_id"));
-    let or_unknown = |text: &str| if text.is_empty() { "unknown".into() } else { text.to_owned() };
-    let (host, boot) = (or_unknown(host.trim()), or_unknown(boot.trim()));
+    // They stay the same as long as this process lives.
+    static HOST_AND_BOOT: OnceLock<(String, String)> = OnceLock::new();
+    let (host, boot) = HOST_AND_BOOT.get_or_init(|| {
+        let read = |path| match std::fs::read_to_string(path) {
+            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+            _ => "unknown".to_owned(),
+        };
+        (read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/boot_id"))
+    });
     format!("process {} on host {host}, boot {boot}", std::process::id())
 }
 

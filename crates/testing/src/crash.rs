@@ -1,4 +1,7 @@
 //! Crash images of a program, each opened and held against what the program was told.
+//!
+//! Every image is opened for writing, all that it shows is compared, and a commit is made. The
+//! judgements that need another opening are made on a share of the images each: [`Checks`].
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -39,6 +42,14 @@ pub struct Tally {
     pub opened: u64,
     /// Those of `images` that crashed recovery itself.
     pub nested: u64,
+    /// Those of `nested` by how deep: recovery, recovery of what that left, and so on.
+    pub depths: Vec<u64>,
+    /// Opened images that were opened for reading first.
+    pub read_only: u64,
+    /// Opened images that lost their power again after opening.
+    pub cut_again: u64,
+    /// Opened images that were written to, closed, and opened again.
+    pub closed: u64,
     /// How often each class was found.
     pub classes: HashMap<LogClass, u64>,
     /// How often each class of snapshots was found.
@@ -64,6 +75,13 @@ impl Tally {
         self.images += other.images;
         self.opened += other.opened;
         self.nested += other.nested;
+        self.depths.resize(self.depths.len().max(other.depths.len()), 0);
+        for (depth, count) in other.depths.iter().enumerate() {
+            self.depths[depth] += count;
+        }
+        self.read_only += other.read_only;
+        self.cut_again += other.cut_again;
+        self.closed += other.closed;
         self.seconds += other.seconds;
         for (class, count) in &other.classes {
             *self.classes.entry(*class).or_default() += count;
@@ -85,16 +103,21 @@ impl std::fmt::Display for Tally {
         write!(
             f,
             "{} crash points, {} images ({:.0}/s), {} different ones opened ({:.0}/s), {} inside \
-             recovery, {:?}, {:?}, {} without their first segments, {} read in place and then \
-             loaded, {} compacted, {} older versions read, {} snapshots across a stream, {:.1} s",
+             recovery (by depth {:?}), {:?}, {:?}, {} read-only, {} cut again, {} closed and \
+             opened, {} without their first segments, {} read in place and then loaded, {} \
+             compacted, {} older versions read, {} snapshots across a stream, {:.1} s",
             self.moments,
             self.images,
             rate(self.images),
             self.opened,
             rate(self.opened),
             self.nested,
+            self.depths,
             self.classes,
             self.snapshots,
+            self.read_only,
+            self.cut_again,
+            self.closed,
             self.compacted,
             self.in_place,
             self.compactions,
@@ -118,6 +141,31 @@ pub struct Found {
     pub next: Version,
 }
 
+/// Which judgements that need another opening are made on an image.
+///
+/// [`Judge::moment`] and [`Judge::image`] make all of them on each image; [`explore`], which
+/// has many thousands, makes one of the three in turn, and of the others the stated share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// All on every image.
+    All,
+    /// On each third: a read-only opening shows the same and writes nothing; a power cut after
+    /// opening takes nothing away; closing and opening again shows everything and is clean. On
+    /// each second: loading what was read in place changes nothing. On each sixth: compaction
+    /// changes nothing. On each tenth: `verify` finds nothing.
+    InTurn,
+}
+
+impl Checks {
+    /// Whether it is the turn of one of `of`.
+    const fn due(self, turn: u64, number: u64, of: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::InTurn => turn % of == number,
+        }
+    }
+}
+
 /// Opens crash images of one program and judges them.
 #[derive(Debug)]
 pub struct Judge<'a> {
@@ -126,7 +174,10 @@ pub struct Judge<'a> {
     mode: DurabilityMode,
     effort: Effort,
     keeps_all: bool,
+    checks: Checks,
     seen: HashMap<u64, Found>,
+    /// Recoveries that were crashed and opened again, by depth.
+    recovered: Vec<u64>,
     tally: Tally,
     rng: fastrand::Rng,
 }
@@ -153,7 +204,7 @@ pub fn explore(workload: &Workload, cut: Cut, effort: Effort, seed: u64) -> Verd
     if let Some((index, error)) = history.errors.first() {
         return Err(format!("without any fault, action {index} failed: {error}"));
     }
-    let mut judge = Judge::new(&history, workload, effort, seed);
+    let mut judge = Judge::new(&history, workload, effort, seed).with_checks(Checks::InTurn);
     let started = Instant::now();
     for moment in &moments {
         judge.moment(moment, cut).map_err(|why| {
@@ -176,10 +227,19 @@ impl<'a> Judge<'a> {
             mode: workload.mode,
             effort,
             keeps_all: workload.keeps_all,
+            checks: Checks::All,
             seen: HashMap::new(),
+            recovered: Vec::new(),
             tally: Tally { straddled: history.straddled, ..Tally::default() },
             rng: fastrand::Rng::with_seed(seed),
         }
+    }
+
+    /// With these checks.
+    #[must_use]
+    pub const fn with_checks(mut self, checks: Checks) -> Self {
+        self.checks = checks;
+        self
     }
 
     /// Judges the crash images of one moment.
@@ -200,13 +260,57 @@ impl<'a> Judge<'a> {
             Cut::Power => {
                 let low = progress.kept_by_power_cut(self.mode);
                 for plan in moment.plans(self.effort.random, &mut self.rng) {
-                    let image = moment.cut(&plan);
-                    self.image(&image, &progress, low, cut)
-                        .map_err(|why| format!("image {plan}, {progress:?}: {why}"))?;
+                    if let Err(why) = self.image(&moment.cut(&plan), &progress, low, cut) {
+                        let (plan, why) = self.simplest(moment, plan, why, &progress, low);
+                        return Err(format!("image {plan}, {progress:?}: {why}"));
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// The simplest plan found that still fails, and why it does.
+    fn simplest(
+        &self,
+        moment: &Moment,
+        mut plan: Plan,
+        mut why: String,
+        progress: &Progress,
+        low: usize,
+    ) -> (Plan, String) {
+        const TRIES_MAX: usize = 500;
+        let mut tries = 0;
+        loop {
+            let simpler = plan.simpler().take(TRIES_MAX - tries).find_map(|plan| {
+                tries += 1;
+                // A judge that has seen nothing, so that nothing depends on what came before.
+                let effort = Effort { nested_every: 0, ..self.effort };
+                let mut judge = self.fresh(effort);
+                let why = judge.image(&moment.cut(&plan), progress, low, Cut::Power).err()?;
+                Some((plan, why))
+            });
+            match simpler {
+                Some(simpler) => (plan, why) = simpler,
+                None => return (plan, why),
+            }
+        }
+    }
+
+    /// A judge of the same program that makes every check.
+    fn fresh(&self, effort: Effort) -> Self {
+        Self {
+            history: self.history,
+            config: self.config.clone(),
+            mode: self.mode,
+            effort,
+            keeps_all: self.keeps_all,
+            checks: Checks::All,
+            seen: HashMap::new(),
+            recovered: Vec::new(),
+            tally: Tally::default(),
+            rng: fastrand::Rng::with_seed(0),
+        }
     }
 
     /// Judges one image: at least `low` commits must be there.
@@ -271,7 +375,15 @@ impl<'a> Judge<'a> {
         cut: Cut,
     ) -> Verdict<Found> {
         let turn = self.tally.opened;
-        let read = self.read_only(image, cut)?;
+        let fresh = image.bytes(MANIFEST).is_none();
+        let read = match self.checks.due(turn, 0, 3) {
+            true => Some(self.read_only(image, cut)?),
+            false => None,
+        };
+        if read.as_ref().is_some_and(|read| read.is_none() != fresh) {
+            return Err("a read-only opening sees a database where there is none, or none".into());
+        }
+        self.tally.read_only += u64::from(read.is_some());
         let disk = image.killed();
         let db = builder(&disk, self.config.clone())
             .open()
@@ -285,24 +397,26 @@ impl<'a> Judge<'a> {
         }
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
         let prefix = self.prefix(db.current_version(), &content)?;
-        if let Some(read) = &read
+        if let Some(Some(read)) = &read
             && *read != content
         {
             return Err("a read-only opening shows something else".into());
         }
-        let fresh = read.is_none();
         // Before it gives out a version, what it shows must be durable.
-        let cut_again = dropped(&disk);
+        let cut_again = self.checks.due(turn, 1, 3).then(|| dropped(&disk));
         self.look_closer(&db, turn, &content, prefix)?;
-        let next = self.go_on(&db, &disk, &content)?;
+        let next = self.go_on(&db, &disk, &content, self.checks.due(turn, 2, 3))?;
         let prefix = if fresh && prefix == 0 { None } else { Some(prefix) };
         let found = Found { prefix, class, snapshots, next };
         self.within(&found, progress, low)?;
-        let again = builder(&cut_again, self.config.clone())
-            .open()
-            .map_err(|error| format!("a power cut after opening, then refused: {error}"))?;
-        if content_now(&again).map_err(|error| error.to_string())? != content {
-            return Err("a power cut after opening took away what was shown".into());
+        if let Some(cut_again) = cut_again {
+            self.tally.cut_again += 1;
+            let again = builder(&cut_again, self.config.clone())
+                .open()
+                .map_err(|error| format!("a power cut after opening, then refused: {error}"))?;
+            if content_now(&again).map_err(|error| error.to_string())? != content {
+                return Err("a power cut after opening took away what was shown".into());
+            }
         }
         Ok(found)
     }
@@ -333,14 +447,14 @@ impl<'a> Judge<'a> {
             same("loaded")?;
             self.tally.in_place += 1;
         }
-        if turn.is_multiple_of(5) {
+        if self.checks.due(turn, 5, 10) {
             let damaged = db.verify().map_err(|error| format!("verifying: {error}"))?;
             if !damaged.is_empty() {
                 return Err(format!("damage where there is none: {damaged:?}"));
             }
         }
-        if turn.is_multiple_of(3) {
-            let full = turn.is_multiple_of(2);
+        if self.checks.due(turn, 3, 6) {
+            let full = turn % 4 < 2;
             let mode = if full { CompactMode::Full } else { CompactMode::WalOnly };
             match db.compact(mode) {
                 Ok(_) => self.tally.compactions += 1,
@@ -410,8 +524,25 @@ impl<'a> Judge<'a> {
         Err(format!("not the state after {prefix} commits: {differences:?}"))
     }
 
-    /// The opened database takes commits, closes and opens clean with them.
-    fn go_on(&self, db: &Database, disk: &SimDisk, content: &Content) -> Verdict<Version> {
+    /// The opened database takes commits and, if asked to, closes and opens clean with them.
+    fn go_on(
+        &mut self,
+        db: &Database,
+        disk: &SimDisk,
+        content: &Content,
+        closing: bool,
+    ) -> Verdict<Version> {
+        if !closing {
+            let commit = || {
+                let mut tx = db.begin()?;
+                Op::Put("after".into(), "key".into(), Value::Int(1)).apply(&mut tx)?;
+                tx.commit()
+            };
+            let receipt = commit();
+            let receipt = receipt.map_err(|error| format!("going on: {error}"))?;
+            return Ok(receipt.version());
+        }
+        self.tally.closed += 1;
         let write = || {
             let mut tx = db.begin()?;
             Op::Put("after".into(), "key".into(), Value::Int(1)).apply(&mut tx)?;
@@ -472,6 +603,9 @@ impl<'a> Judge<'a> {
             for (index, image) in cuts.enumerate() {
                 self.tally.images += 1;
                 self.tally.nested += 1;
+                let level = (self.effort.depth - depth) as usize;
+                self.tally.depths.resize(self.tally.depths.len().max(level + 1), 0);
+                self.tally.depths[level] += 1;
                 let key = image.fingerprint() ^ 0x5eed;
                 if self.seen.contains_key(&key) && cut == Cut::Power {
                     continue;
@@ -494,7 +628,9 @@ impl<'a> Judge<'a> {
                     return Err(format!("{}: {:?} became {:?}", place(), found, again));
                 }
                 self.seen.insert(key, again);
-                if depth > 1 && self.tally.nested.is_multiple_of(997) {
+                self.recovered.resize(self.recovered.len().max(level + 1), 0);
+                self.recovered[level] += 1;
+                if depth > 1 && self.recovered[level].is_multiple_of(DEEPER_EVERY) {
                     self.crash_recovery(&image, &again, low, cut, depth - 1)?;
                 }
             }
@@ -516,15 +652,24 @@ impl<'a> Judge<'a> {
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
         let prefix = Some(self.prefix(db.current_version(), &content)?);
-        db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
-        if content_now(&db).map_err(|error| format!("loaded, reading: {error}"))? != content {
-            return Err("loading changed what is read".into());
+        if self.checks.due(self.tally.opened, 0, 2) {
+            db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
+            if content_now(&db).map_err(|error| format!("loaded, reading: {error}"))? != content {
+                return Err("loading changed what is read".into());
+            }
         }
         let report = db.recovery_report();
         let (class, snapshots) = (report.log, report.snapshots);
         Ok(Found { prefix, class, snapshots, next: Version::ZERO })
     }
 }
+
+/// Of the different images that a crashed recovery left, the recovery of one in so many is
+/// crashed too.
+const DEEPER_EVERY: u64 = 300;
+
+/// Where the MANIFEST of a program's database lies.
+const MANIFEST: &str = "db/MANIFEST";
 
 /// Whether a compaction has removed the first segments of its log.
 fn lost_its_beginning(image: &SimDisk) -> bool {

@@ -234,7 +234,7 @@ impl SimDisk {
 
 impl State {
     fn moment(&self) -> Moment {
-        Moment { tree: self.tree.clone(), step: self.step, note: self.note }
+        Moment::new(self.tree.clone(), self.step, self.note)
     }
 
     /// Counts a step and says what is to go wrong with it.
@@ -333,7 +333,7 @@ impl State {
     fn sync(&mut self, kind: StepKind, path: &Path, id: Id) -> io::Result<()> {
         let begun = self.begin(kind, path, (0, 0));
         if let Some(errno) = self.tree.file(id).late_errno.take() {
-            self.tree.file(id).pending.clear();
+            self.tree.file(id).lose_pending();
             return Err(io::Error::from_raw_os_error(errno));
         }
         match begun {
@@ -348,14 +348,15 @@ impl State {
                 let file = self.tree.file(id);
                 match fault.sync {
                     FailedSync::StayDirty => {}
-                    FailedSync::LostAtCut => file.pending.clear(),
+                    FailedSync::LostAtCut => file.lose_pending(),
                     FailedSync::Reverted => {
                         file.pending.clear();
                         file.cached = file.durable.clone();
+                        file.lost = false;
                     }
                     FailedSync::DurableAnyway => self.tree.sync_file(id),
                     FailedSync::ReportedLate => {
-                        file.pending.clear();
+                        file.lose_pending();
                         file.late_errno = Some(fault.errno);
                         return Ok(());
                     }

@@ -1,7 +1,7 @@
 //! What a power cut may leave: every operation that was not durable was kept, dropped, torn
 //! or garbled.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::sim::disk::SimDisk;
 use crate::sim::plan::{Choice, Plan};
@@ -16,12 +16,13 @@ const ONE_BY_ONE_MAX: usize = 16;
 /// Above this many sectors, those of a torn write tried one by one are the first and last.
 const SECTORS_MAX: u64 = 24;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     File(Id, usize),
     Dir(Id, usize),
 }
 
+#[derive(Clone)]
 struct Pending {
     step: u64,
     target: Target,
@@ -32,9 +33,11 @@ struct Pending {
 /// A disk at one moment of its life.
 #[derive(Clone)]
 pub struct Moment {
-    pub(crate) tree: Tree,
-    pub(crate) step: u64,
-    pub(crate) note: u64,
+    tree: Tree,
+    step: u64,
+    note: u64,
+    /// Many images are made of one moment.
+    pending: OnceLock<Vec<Pending>>,
 }
 
 impl std::fmt::Debug for Moment {
@@ -49,6 +52,10 @@ fn sectors(offset: u64, len: usize) -> u64 {
 }
 
 impl Moment {
+    pub(crate) const fn new(tree: Tree, step: u64, note: u64) -> Self {
+        Self { tree, step, note, pending: OnceLock::new() }
+    }
+
     /// How many steps were done.
     pub const fn step(&self) -> u64 {
         self.step
@@ -70,7 +77,11 @@ impl Moment {
         self.pending().len()
     }
 
-    fn pending(&self) -> Vec<Pending> {
+    fn pending(&self) -> &[Pending] {
+        self.pending.get_or_init(|| self.find_pending())
+    }
+
+    fn find_pending(&self) -> Vec<Pending> {
         let reachable = self.tree.reachable();
         let mut found = Vec::new();
         for (id, dir) in self.tree.dirs.iter().filter(|(id, _)| reachable.contains(id)) {
@@ -95,21 +106,15 @@ impl Moment {
     /// Choices that are missing keep.
     pub fn cut(&self, plan: &Plan) -> SimDisk {
         let mut tree = self.tree.clone();
-        let choices: Vec<_> = self
-            .pending()
-            .iter()
-            .enumerate()
+        // Most choices keep: only the others are looked up.
+        let mut others: Vec<_> = (self.pending().iter().enumerate())
             .map(|(index, pending)| (pending.target, plan.choice(index)))
+            .filter(|(_, choice)| *choice != Choice::Keep)
             .collect();
-        let of_file = |id: Id, index: usize| {
-            let same =
-                |target: &Target| matches!(target, Target::File(i, n) if (*i, *n) == (id, index));
-            choices.iter().find(|(target, _)| same(target)).map(|found| found.1)
-        };
-        let of_dir = |id: Id, index: usize| {
-            let same =
-                |target: &Target| matches!(target, Target::Dir(i, n) if (*i, *n) == (id, index));
-            choices.iter().find(|(target, _)| same(target)).map(|found| found.1)
+        others.sort_unstable_by_key(|other| other.0);
+        let choice = |target: Target| match others.binary_search_by_key(&target, |other| other.0) {
+            Ok(at) => others[at].1,
+            Err(_) => Choice::Keep,
         };
         for (id, dir) in &mut tree.dirs {
             if dir.pending.is_empty() && dir.cached == dir.durable {
@@ -117,17 +122,20 @@ impl Moment {
             }
             let mut names = dir.durable.clone();
             for (index, DirOp { change, .. }) in dir.pending.iter().enumerate() {
-                if of_dir(*id, index) != Some(Choice::Drop) {
+                if choice(Target::Dir(*id, index)) != Choice::Drop {
                     apply_dir(&mut names, change);
                 }
             }
             *dir = Arc::new(Dir { durable: names.clone(), cached: names, pending: Vec::new() });
         }
         for (id, file) in &mut tree.files {
+            if file.is_clean() {
+                continue;
+            }
             let mut content = file.durable.clone();
             for (index, op) in file.pending.iter().enumerate() {
-                let choice = if op.forced { None } else { of_file(*id, index) };
-                apply_torn(&mut content, op, choice.unwrap_or(Choice::Keep));
+                // What is forced is not among the choices.
+                apply_torn(&mut content, op, choice(Target::File(*id, index)));
             }
             *file = Arc::new(File { durable: content.clone(), cached: content, ..File::default() });
         }
@@ -180,7 +188,7 @@ impl Moment {
                 }
             }
         }
-        plans.extend((0..random).map(|_| Plan(draw(&pending, rng))));
+        plans.extend((0..random).map(|_| Plan(draw(pending, rng))));
         plans
     }
 }

@@ -66,6 +66,22 @@ pub(crate) struct File {
     pub(crate) pending: Vec<FileOp>,
     /// The next sync fails with this error number: an earlier write-back went wrong.
     pub(crate) late_errno: Option<i32>,
+    /// A failed sync called pages clean that are not durable: what is durable and what is
+    /// pending do not add up to what the system sees.
+    pub(crate) lost: bool,
+}
+
+impl File {
+    /// What is not durable is called clean.
+    pub(crate) fn lose_pending(&mut self) {
+        self.lost |= !self.pending.is_empty();
+        self.pending.clear();
+    }
+
+    /// Whether the disk has what the system sees.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.pending.is_empty() && !self.lost && self.late_errno.is_none()
+    }
 }
 
 pub(crate) type Names = BTreeMap<String, Node>;
@@ -195,9 +211,15 @@ impl Tree {
     /// Everything pending of a file is durable now.
     pub(crate) fn sync_file(&mut self, id: Id) {
         let file = self.file(id);
-        let File { durable, pending, .. } = file;
-        // Not the cache: what a failed sync lost stays lost.
-        pending.drain(..).for_each(|op| apply_file(durable, &op.change));
+        let File { durable, cached, pending, lost, .. } = file;
+        if *lost {
+            // Not the cache: what a failed sync lost stays lost.
+            pending.drain(..).for_each(|op| apply_file(durable, &op.change));
+        } else {
+            // The same bytes; this way the pages are shared.
+            durable.clone_from(cached);
+            pending.clear();
+        }
     }
 
     /// The names that lead to `id` are durable now, and whatever its directory did before.
