@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use steadfast_core::{CrashPoint, check_crash_point};
+use steadfast_core::{CrashPoint, Sabotage, check_crash_point, sabotaged};
 
 use crate::disk::{Access, Disk};
 use crate::error::{IoContext, Result};
@@ -44,7 +44,8 @@ impl Needed {
         // A file behind the active segment may be one that is being prepared. One between
         // segments of the log was prepared, and overtaken.
         let overtaken = number > *first && number < *active && !self.segments.contains(&number);
-        number >= self.oldest_segment && !overtaken
+        let too_many = u64::from(sabotaged(Sabotage::CompactOneTooMany));
+        number >= self.oldest_segment + too_many && !overtaken
     }
 }
 

@@ -20,7 +20,8 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use steadfast_core::{
-    Clock, CrashPoint, NamespaceId, Record, Timestamp, Version, WriteSet, check_crash_point,
+    Clock, CrashPoint, NamespaceId, Record, Sabotage, Timestamp, Version, WriteSet,
+    check_crash_point, sabotaged,
 };
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_durability::wal::stream::Stream;
@@ -349,6 +350,9 @@ impl Pipeline {
         let stream = self.stream_if_large(&writes, &namespaces, level)?;
         let writes = Arc::new(writes);
         let mut state = self.lock();
+        if sabotaged(Sabotage::GoOnAfterFailedSync) && state.poisoned.take().is_some() {
+            state.in_flight.clear();
+        }
         let checked = loop {
             if let Err(error) = check_open(&state) {
                 break Err(error);
@@ -395,6 +399,7 @@ impl Pipeline {
         }
         let (version, timestamp) = match fixed {
             Some(fixed) => fixed,
+            None if sabotaged(Sabotage::ClockStepsBack) => (state.next_version, self.clock.now()),
             // The clock may step back; commit times do not.
             None => (state.next_version, self.clock.now().max(state.last_timestamp)),
         };
@@ -561,9 +566,14 @@ impl Pipeline {
         let now = batch.last().map_or(Timestamp::ZERO, |queued| queued.timestamp);
         let durable = batch.iter().any(|queued| queued.level == 2)
             || self.window_exceeded(&state, batch.len(), now);
+        if sabotaged(Sabotage::PublishBeforeDurable) {
+            state.in_flight.iter_mut().for_each(|commit| commit.outcome = Outcome::Written);
+            self.publish(&mut state, None);
+        }
         drop(state);
 
-        let result = write(held.log(), &batch, durable);
+        let to_sync = durable && !sabotaged(Sabotage::AcknowledgeBeforeSync);
+        let result = write(held.log(), &batch, to_sync);
         let (written, error) = match result {
             Ok(()) => (batch.len(), None),
             Err(failure) => (failure.written, Some(failure.error)),
@@ -609,6 +619,9 @@ impl Pipeline {
     /// the window allows.
     fn window_exceeded(&self, state: &State, more: usize, now: Timestamp) -> bool {
         let DurabilityMode::Batched { interval, commits } = self.mode else { return false };
+        if sabotaged(Sabotage::BatchedWindowNeverSyncs) {
+            return false;
+        }
         let (count, oldest) = state.unsynced;
         // A clock that stepped back cannot tell how old the oldest is.
         let late = oldest.is_some_and(|oldest| now < oldest || now.since(oldest) >= interval);
@@ -723,7 +736,10 @@ impl Pipeline {
                 self.failures.store(state.failed.len(), Ordering::Release);
                 return Err(Error::Io(error));
             }
-            if self.store.current_version() >= version {
+            let visible = self.store.current_version();
+            let early = sabotaged(Sabotage::ReturnBeforeVisible)
+                && state.in_flight.front().is_some_and(|first| first.version < version);
+            if visible >= version || early {
                 return Ok(());
             }
             if let Some(reason) = &state.poisoned {

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use steadfast_core::{Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Version};
+use steadfast_core::{
+    Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Sabotage, Version, sabotaged,
+};
 use steadfast_durability::disk::{Disk, EntryKind, Lock, LockGuard};
 use steadfast_durability::layout::{Layout, ROOT_NAMES};
 use steadfast_durability::manifest::Manifest;
@@ -413,6 +415,9 @@ fn read_once(
         &mut builder.progress,
     )?;
     recovered.check_whole()?;
+    if sabotaged(Sabotage::ReadOnlyWrites) {
+        manifest.write(&*disk, layout)?;
+    }
     if recovered.sync_for_reading() {
         return Ok((contents, recovered.report().clone()));
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use steadfast_core::{
     Clock, CrashPoint, Namespace, NamespaceId, Retention, RetentionDomain, RetentionPolicy,
-    Timestamp, TypeTag, Version, check_crash_point,
+    Sabotage, Timestamp, TypeTag, Version, check_crash_point, sabotaged, unless,
 };
 use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
@@ -286,12 +286,13 @@ impl Upkeep {
         check_crash_point(CrashPoint::CheckpointPreFlush);
         // What is committed so far lies in segments that end here, so an opening need not read
         // it, and a compaction can remove all of it.
-        self.with_writer(WalWriter::begin_segment)?;
+        let begin = || self.with_writer(WalWriter::begin_segment);
+        unless(Sabotage::CheckpointBeforeLogSync, begin)?;
         let view = self.store.view(self.clock.now());
         let version = view.version();
         // What a snapshot holds must be durable in the log before anything names it; so this
         // also says whether anything may be named at all.
-        pipeline.sync()?;
+        unless(Sabotage::CheckpointBeforeLogSync, || pipeline.sync())?;
         let (number, defined) =
             self.with_writer(|writer| Ok((writer.next_snapshot(), writer.defined_upto(version))))?;
         let namespaces = self.dictionary(defined);
@@ -322,6 +323,11 @@ impl Upkeep {
                 let _ = files.disk.remove(&files.layout.snapshot(number));
             }
             return Err(error);
+        }
+        if sabotaged(Sabotage::NameSnapshotBeforeSync) {
+            let file = files.disk.open(&layout.snapshot(number), Access::Write);
+            let _ = file.and_then(|file| file.sync_all());
+            let _ = files.disk.sync_dir(&layout.snapshots());
         }
         check_crash_point(CrashPoint::CheckpointPostFlush);
         let info = CheckpointInfo {
@@ -492,7 +498,7 @@ impl Upkeep {
             let text = "there is no checkpoint yet: nothing of the log can be removed";
             return Err(Error::Invalid(text.into()));
         };
-        if !newest.verified {
+        if !newest.verified && !sabotaged(Sabotage::TrustSnapshotUnread) {
             let number = newest.number;
             let checked = self.open(number).and_then(|snapshot| Ok(snapshot.verify()?));
             if let Err(error) = checked {

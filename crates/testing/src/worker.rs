@@ -97,6 +97,10 @@ pub fn main(args: &[String]) -> i32 {
         );
         return 2;
     };
+    #[cfg(feature = "hooks")]
+    if let Ok(name) = std::env::var(steadfast_core::SABOTAGE_VARIABLE) {
+        steadfast_core::sabotage_every_thread(steadfast_core::Sabotage::from_name(&name));
+    }
     let opened = Database::open_or_create(&job.dir, database_config(job.mode, job.segment_bytes));
     let done = opened.map_err(|error| error.to_string()).and_then(|db| {
         say(&format!("open {}", db.current_version()))?;

@@ -163,7 +163,9 @@ fn tests_have_crash_points_and_nothing_else_has() {
         assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
         String::from_utf8(tree.stdout).unwrap()
     };
-    let has = |text: &str| text.contains("crash-points") || text.contains("hooks");
+    let has = |text: &str| {
+        ["crash-points", "sabotage", "hooks"].iter().any(|feature| text.contains(feature))
+    };
     assert!(has(&features(&["-p", "steadfast-testing"])), "this is how it shows");
     for (what, args) in [
         ("the library and the command line", ["--workspace", "-e", "normal,build"].as_slice()),

@@ -8,7 +8,7 @@ use steadfast_core::limits::{
     SNAPSHOT_BLOCK_BYTES, SNAPSHOT_NUMBER_MAX, SNAPSHOT_SECTION_BYTES, STORED_KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
 };
-use steadfast_core::{CrashPoint, Record, Version, check_crash_point};
+use steadfast_core::{CrashPoint, Record, Sabotage, Version, check_crash_point, unless};
 
 use super::SnapshotInfo;
 use super::block::{BlockEncoder, row_bytes, row_order};
@@ -292,8 +292,9 @@ impl SnapshotWriter {
     /// Syncs the file, its directory and the database's directory.
     fn make_durable(&self) -> Result<()> {
         check_crash_point(CrashPoint::DuringSnapshotBeforeRename);
-        self.out.file.sync_all().at(&self.out.label, "sync")?;
-        self.sync_names()?;
+        let sync = || self.out.file.sync_all().at(&self.out.label, "sync");
+        unless(Sabotage::SkipSnapshotSync, sync)?;
+        unless(Sabotage::SkipSnapshotDirectorySync, || self.sync_names())?;
         check_crash_point(CrashPoint::DuringSnapshotAfterRename);
         Ok(())
     }
@@ -413,7 +414,7 @@ fn write_rows<E: From<Error>>(
         (writer, written)
     });
     let written = written.and_then(|info| {
-        writer.make_durable()?;
+        unless(Sabotage::NameSnapshotBeforeSync, || writer.make_durable())?;
         Ok(info)
     });
     if written.is_err() {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use steadfast_core::limits::GROUP_BYTES_MAX;
+use steadfast_core::{Sabotage, sabotaged};
 
 use crate::disk::DiskFile;
 use crate::error::{CorruptionKind, IoContext, Result};
@@ -69,6 +70,7 @@ impl Window {
             let n = self
                 .file
                 .read_at(self.offset + have as u64, &mut self.bytes[have..])
+                .or_else(|e| if sabotaged(Sabotage::ErrorReadAsEnd) { Ok(0) } else { Err(e) })
                 .at(&*self.label, "read")?;
             self.at_end = n < self.bytes.len() - have;
             self.bytes.truncate(have + n);

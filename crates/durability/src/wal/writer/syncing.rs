@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use steadfast_core::{CrashPoint, Version, check_crash_point};
+use steadfast_core::{CrashPoint, Sabotage, Version, check_crash_point, sabotaged};
 
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
@@ -40,8 +40,12 @@ impl Syncing {
         // first. A second sync beside that one, or after it and before its writer knows, would
         // succeed, and promise what is lost.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if sabotaged(Sabotage::GoOnAfterFailedSync) {
+            state.failed = None;
+        }
         if state.failed.is_none() && state.upto < upto {
             match self.file.sync_data() {
+                Err(_) if sabotaged(Sabotage::SwallowSyncError) => state.upto = upto,
                 Ok(()) => {
                     state.upto = upto;
                     check_crash_point(CrashPoint::AfterFsync);
