@@ -11,6 +11,7 @@ use steadfast_engine::{
     Value, Version,
 };
 
+use crate::durations::Durations;
 use crate::model::{Content, Op, content_now, content_of};
 use crate::panics::caught;
 use crate::sim::{Choice, Moment, Plan, SimDisk};
@@ -64,6 +65,8 @@ pub struct Tally {
     pub versions: u64,
     /// Snapshots that were written while a streamed transaction was open.
     pub straddled: u64,
+    /// How long opening an image for writing took.
+    pub openings: Durations,
     /// Seconds it took.
     pub seconds: f64,
 }
@@ -82,6 +85,7 @@ impl Tally {
         self.read_only += other.read_only;
         self.cut_again += other.cut_again;
         self.closed += other.closed;
+        self.openings.add_all(&other.openings);
         self.seconds += other.seconds;
         for (class, count) in &other.classes {
             *self.classes.entry(*class).or_default() += count;
@@ -242,6 +246,21 @@ impl<'a> Judge<'a> {
         self
     }
 
+    /// The durability mode that images are judged by.
+    pub const fn mode(&self) -> DurabilityMode {
+        self.mode
+    }
+
+    /// How hard it looks.
+    pub const fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// What was judged so far.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Judges the crash images of one moment.
     pub fn moment(&mut self, moment: &Moment, cut: Cut) -> Verdict<()> {
         self.tally.moments += 1;
@@ -385,9 +404,11 @@ impl<'a> Judge<'a> {
         }
         self.tally.read_only += u64::from(read.is_some());
         let disk = image.killed();
+        let started = Instant::now();
         let db = builder(&disk, self.config.clone())
             .open()
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
+        self.tally.openings.add(started.elapsed());
         let (class, snapshots) = (db.recovery_report().log, db.recovery_report().snapshots);
         if !matches!(snapshots, SnapshotClass::Nothing | SnapshotClass::Sound) {
             return Err(format!("a crash damaged a snapshot: {}", db.recovery_report()));

@@ -25,12 +25,14 @@ pub use steadfast_core::{SABOTAGE_COMPILED_IN, SABOTAGE_VARIABLE, Sabotage, sabo
 #[cfg(feature = "hooks")]
 pub use steadfast_core::{sabotage_every_thread, sabotage_this_thread};
 
+pub mod campaign;
 pub mod corruption;
 pub mod crash;
 pub mod crash_disk;
 pub mod damage;
 pub mod death;
 pub mod faults;
+pub mod durations;
 pub mod fixture;
 #[cfg(feature = "hooks")]
 pub mod harness;

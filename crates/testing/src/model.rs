@@ -1,6 +1,7 @@
 //! What a database must contain: the same operations, done on a map.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use steadfast_engine::{Database, Entry, Result, Transaction, Value, Version, View};
 
@@ -17,6 +18,24 @@ pub enum Op {
     Append(String, String, Value),
     /// Sets a state cell.
     Set(String, String, Value),
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |value: &Value| match value {
+            Value::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            value => format!("{value:?}"),
+        };
+        match self {
+            Self::Run(run) => write!(f, "create {run}"),
+            Self::Put(run, key, value) => write!(f, "put {run}/{key} = {}", size(value)),
+            Self::Delete(run, key) => write!(f, "delete {run}/{key}"),
+            Self::Append(run, stream, value) => {
+                write!(f, "append to {run}/{stream}: {}", size(value))
+            }
+            Self::Set(run, cell, value) => write!(f, "set {run}/{cell} = {}", size(value)),
+        }
+    }
 }
 
 impl Op {

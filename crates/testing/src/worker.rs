@@ -210,13 +210,14 @@ pub(crate) enum Answer {
 impl Worker {
     pub(crate) fn spawn(
         program: &Path,
+        first_arguments: &[String],
         dir: &Path,
         iteration: Option<u64>,
         mode: DurabilityMode,
         segment_bytes: Option<u64>,
     ) -> std::io::Result<Self> {
         let mut command = Command::new(program);
-        command.arg("--db-dir").arg(dir).args(["--mode", &mode_name(mode)]);
+        command.args(first_arguments).arg("--db-dir").arg(dir).args(["--mode", &mode_name(mode)]);
         if let Some(iteration) = iteration {
             command.args(["--iteration", &iteration.to_string()]);
         }

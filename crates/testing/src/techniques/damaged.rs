@@ -8,13 +8,16 @@ use crate::damage::{
     subject, subject_of, twins, with_snapshots,
 };
 use crate::sim::SimDisk;
-use crate::workload::{MODES, Workload};
+use crate::workload::Workload;
 
 /// Bits of a file that are flipped.
 const BITS: usize = 150;
 
 pub(super) fn run(trial: &mut Trial) -> Verdict {
-    for mode in MODES {
+    for mode in trial.modes.clone() {
+        if !trial.goes_on() {
+            break;
+        }
         for closed in [true, false] {
             let name = format!("{mode:?}, {}", if closed { "closed" } else { "killed" });
             for (number, subject) in
@@ -63,6 +66,9 @@ fn each(
 
 fn flipped(trial: &mut Trial, name: &str, subject: &Subject) -> Verdict {
     for path in subject.files() {
+        if !trial.goes_on() {
+            break;
+        }
         let bytes = subject.disk.bytes(&path).unwrap_or_default();
         let all: Vec<usize> = bits(&bytes).collect();
         for bit in all.iter().step_by(all.len() / BITS + 1) {
@@ -75,6 +81,9 @@ fn flipped(trial: &mut Trial, name: &str, subject: &Subject) -> Verdict {
 
 fn cut_and_lost(trial: &mut Trial, name: &str, subject: &Subject) -> Verdict {
     for path in subject.files() {
+        if !trial.goes_on() {
+            break;
+        }
         let len = subject.disk.bytes(&path).map_or(0, |bytes| bytes.len());
         // Cut short, a log that was not closed may end between two groups: not told from its end.
         let holes = (0..len).step_by(512.max(len / 16));

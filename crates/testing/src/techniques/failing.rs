@@ -3,13 +3,16 @@
 use super::{Trial, Verdict};
 use crate::faults::{counts, suffer, suffer_reading};
 use crate::sim::{EIO, ENOSPC, FailedSync, Fault, StepKind};
-use crate::workload::{MODES, Workload};
+use crate::workload::Workload;
 
 /// Steps of one kind that fail, of each program.
 const SAMPLE: u64 = 6;
 
 pub(super) fn reads(trial: &mut Trial) -> Verdict {
-    for mode in MODES {
+    for mode in trial.modes.clone() {
+        if !trial.goes_on() {
+            break;
+        }
         let workload = Workload::seeded(trial.seed, mode, 12);
         let tried = suffer_reading(&workload);
         trial.images += tried.as_ref().copied().unwrap_or(1);
@@ -19,7 +22,10 @@ pub(super) fn reads(trial: &mut Trial) -> Verdict {
 }
 
 pub(super) fn writes(trial: &mut Trial) -> Verdict {
-    for mode in MODES {
+    for mode in trial.modes.clone() {
+        if !trial.goes_on() {
+            break;
+        }
         let workload = Workload::seeded(trial.seed, mode, 24);
         for (kind, count) in counts(&workload) {
             for after in (0..count).step_by(usize::try_from(count / SAMPLE + 1).unwrap_or(1)) {
@@ -37,6 +43,9 @@ pub(super) fn writes(trial: &mut Trial) -> Verdict {
                     _ => vec![once(EIO)],
                 };
                 for fault in faults {
+                    if !trial.goes_on() {
+                        return Ok(());
+                    }
                     let verdict = suffer(&workload, fault, trial.seed);
                     trial.judged(verdict, || {
                         format!("{mode:?}, {kind:?} {after} fails ({})", fault.errno)

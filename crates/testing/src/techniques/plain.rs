@@ -13,7 +13,7 @@ use steadfast_engine::{
 use super::{Trial, Verdict};
 use crate::model::{Op, ReferenceModel, content_now};
 use crate::sim::SimDisk;
-use crate::workload::{Driver, MODES, SEGMENT_BYTES, Workload, builder};
+use crate::workload::{Driver, SEGMENT_BYTES, Workload, builder};
 
 const NOON: Timestamp = Timestamp::from_micros(1 << 50);
 
@@ -31,7 +31,10 @@ pub(super) fn run(trial: &mut Trial) -> Verdict {
         let verdict = versions_in_any_order(trial.seed + turn);
         trial.judged(verdict, || "versions that come in any order".into())?;
     }
-    for mode in MODES {
+    for mode in trial.modes.clone() {
+        if !trial.goes_on() {
+            break;
+        }
         trial.judged(waiting_for_the_last(mode), || format!("{mode:?}, waiting for the last"))?;
         trial.judged(expiry(mode), || format!("{mode:?}, expiry"))?;
         trial.judged(history(mode), || format!("{mode:?}, the last three versions"))?;

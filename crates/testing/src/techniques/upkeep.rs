@@ -6,10 +6,13 @@ use steadfast_engine::{CompactMode, Compression, Database, DurabilityMode, Error
 use super::{Trial, Verdict};
 use crate::model::{Op, ReferenceModel, content_now};
 use crate::sim::{SimDisk, StepKind};
-use crate::workload::{Driver, MODES, Workload, builder};
+use crate::workload::{Driver, Workload, builder};
 
 pub(super) fn run(trial: &mut Trial) -> Verdict {
-    for mode in MODES {
+    for mode in trial.modes.clone() {
+        if !trial.goes_on() {
+            break;
+        }
         let verdict = reading_writes_nothing(mode, trial.seed);
         trial.judged(verdict, || format!("{mode:?}, reading only"))?;
         trial.judged(a_bad_snapshot(mode), || format!("{mode:?}, a bad snapshot"))?;
