@@ -144,15 +144,21 @@ impl Tree {
         Self { dirs: BTreeMap::from([(ROOT, Arc::default())]), files: BTreeMap::new(), next_id: 1 }
     }
 
-    pub(crate) fn lookup(&self, path: &Path) -> Option<Node> {
-        names_of(path).try_fold(Node::Dir(ROOT), |node, name| match node {
-            Node::Dir(id) => self.dirs.get(&id)?.cached.get(name).copied(),
-            Node::File(_) => None,
-        })
+    /// What a path names; `None` if nothing has that name in a directory that is there.
+    pub(crate) fn find(&self, path: &Path) -> io::Result<Option<Node>> {
+        let mut found = Some(Node::Dir(ROOT));
+        for name in names_of(path) {
+            found = match found {
+                Some(Node::Dir(id)) => self.dirs[&id].cached.get(name).copied(),
+                Some(Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
+                None => return Ok(None),
+            };
+        }
+        Ok(found)
     }
 
     pub(crate) fn file_at(&self, path: &Path) -> io::Result<Id> {
-        match self.lookup(path) {
+        match self.find(path)? {
             Some(Node::File(id)) => Ok(id),
             Some(Node::Dir(_)) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(not_found()),
@@ -160,7 +166,7 @@ impl Tree {
     }
 
     pub(crate) fn dir_at(&self, path: &Path) -> io::Result<Id> {
-        match self.lookup(path) {
+        match self.find(path)? {
             Some(Node::Dir(id)) => Ok(id),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
             None => Err(not_found()),
