@@ -39,8 +39,7 @@ impl Told {
 }
 
 fn open(disk: &SimDisk, config: &DatabaseConfig, threads: bool) -> steadfast::Result<Database> {
-    let builder =
-        Database::builder(path()).disk(Arc::new(disk.clone())).config(config.clone());
+    let builder = Database::builder(path()).disk(Arc::new(disk.clone())).config(config.clone());
     if threads { builder.open() } else { builder.without_threads().open() }
 }
 

@@ -262,7 +262,8 @@ impl<'a> Judge<'a> {
                 for plan in moment.plans(self.effort.random, &mut self.rng) {
                     if let Err(why) = self.image(&moment.cut(&plan), &progress, low, cut) {
                         let (plan, why) = self.simplest(moment, plan, why, &progress, low);
-                        return Err(format!("image {plan}, {progress:?}: {why}"));
+                        let about = about(moment, &plan);
+                        return Err(format!("image {plan}, {progress:?}: {why}{about}"));
                     }
                 }
             }
@@ -676,6 +677,15 @@ fn lost_its_beginning(image: &SimDisk) -> bool {
     let paths = image.paths();
     let first = paths.iter().find(|path| path.contains("/WAL/"));
     first.is_some_and(|path| !path.ends_with("wal-000001.seg"))
+}
+
+/// What the choices of a plan that are not `Keep` are about, a line each.
+fn about(moment: &Moment, plan: &Plan) -> String {
+    const LINES_MAX: usize = 20;
+    let unsynced = moment.unsynced();
+    let others = unsynced.iter().zip(&plan.0).filter(|(_, choice)| **choice != Choice::Keep);
+    let lines = others.take(LINES_MAX).map(|(op, choice)| format!("\n  {choice} step {op}"));
+    lines.collect()
 }
 
 /// What is left when the power goes now and nothing that is not durable was kept.

@@ -17,5 +17,5 @@ mod tree;
 
 pub use disk::{NameDurability, SimDisk, Step};
 pub use fault::{EIO, ENOSPC, FailedSync, Fault, Lie, StepKind};
-pub use image::Moment;
+pub use image::{Moment, Unsynced, UnsyncedChange};
 pub use plan::{Choice, Plan, PlanError, PlanErrorKind};

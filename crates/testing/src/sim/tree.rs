@@ -1,6 +1,7 @@
 //! The files and directories of a simulated disk: what is durable, what the running system
 //! sees, and the operations in between, in order.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
@@ -275,6 +276,34 @@ impl Tree {
                 let (Node::File(id) | Node::Dir(id)) = node;
                 if found.insert(id) {
                     todo.push(id);
+                }
+            }
+        }
+        found
+    }
+
+    /// A path for every file and directory that has, had, or may have a name; what the running
+    /// system sees comes first.
+    pub(crate) fn paths(&self) -> BTreeMap<Id, String> {
+        let mut found = BTreeMap::from([(ROOT, String::new())]);
+        let mut todo = vec![ROOT];
+        while let Some(dir) = todo.pop() {
+            let Some(dir_names) = self.dirs.get(&dir) else { continue };
+            let pending = dir_names.pending.iter().filter_map(|op| match &op.change {
+                DirChange::Link { name, node } => Some((name, node)),
+                DirChange::Rename { to, node, .. } => Some((to, node)),
+                DirChange::Unlink { .. } => None,
+            });
+            for (name, node) in dir_names.cached.iter().chain(pending).chain(&dir_names.durable) {
+                let (Node::File(id) | Node::Dir(id)) = node;
+                let parent = &found[&dir];
+                let path =
+                    if parent.is_empty() { name.clone() } else { format!("{parent}/{name}") };
+                if let Entry::Vacant(slot) = found.entry(*id) {
+                    slot.insert(path);
+                    if matches!(node, Node::Dir(_)) {
+                        todo.push(*id);
+                    }
                 }
             }
         }
