@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use steadfast_engine::{
     CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, SnapshotClass,
@@ -66,6 +66,8 @@ pub struct Tally {
     pub straddled: u64,
     /// Seconds it took.
     pub seconds: f64,
+    /// Seconds that a core worked for it, where the system tells (Linux); else as `seconds`.
+    pub core_seconds: f64,
 }
 
 impl Tally {
@@ -83,6 +85,7 @@ impl Tally {
         self.cut_again += other.cut_again;
         self.closed += other.closed;
         self.seconds += other.seconds;
+        self.core_seconds += other.core_seconds;
         for (class, count) in &other.classes {
             *self.classes.entry(*class).or_default() += count;
         }
@@ -99,13 +102,14 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rate = |n: u64| n as f64 / self.seconds.max(1e-9);
+        let rate = |n: u64| n as f64 / self.core_seconds.max(1e-9);
         write!(
             f,
-            "{} crash points, {} images ({:.0}/s), {} different ones opened ({:.0}/s), {} inside \
-             recovery (by depth {:?}), {:?}, {:?}, {} read-only, {} cut again, {} closed and \
-             opened, {} without their first segments, {} read in place and then loaded, {} \
-             compacted, {} older versions read, {} snapshots across a stream, {:.1} s",
+            "{} crash points, {} images ({:.0} a second of one core), {} different ones opened \
+             ({:.0}), {} inside recovery (by depth {:?}), {:?}, {:?}, {} read-only, {} cut \
+             again, {} closed and opened, {} without their first segments, {} read in place and \
+             then loaded, {} compacted, {} older versions read, {} snapshots across a stream, \
+             {:.1} s, {:.1} s of a core",
             self.moments,
             self.images,
             rate(self.images),
@@ -123,7 +127,8 @@ impl std::fmt::Display for Tally {
             self.compactions,
             self.versions,
             self.straddled,
-            self.seconds
+            self.seconds,
+            self.core_seconds
         )
     }
 }
@@ -205,7 +210,7 @@ pub fn explore(workload: &Workload, cut: Cut, effort: Effort, seed: u64) -> Verd
         return Err(format!("without any fault, action {index} failed: {error}"));
     }
     let mut judge = Judge::new(&history, workload, effort, seed).with_checks(Checks::InTurn);
-    let started = Instant::now();
+    let (started, worked) = (Instant::now(), core_time());
     for moment in &moments {
         judge.moment(moment, cut).map_err(|why| {
             let step = disk.journal().get(usize::try_from(moment.step()).unwrap_or(0)).cloned();
@@ -215,6 +220,10 @@ pub fn explore(workload: &Workload, cut: Cut, effort: Effort, seed: u64) -> Verd
     }
     let mut tally = judge.tally;
     tally.seconds = started.elapsed().as_secs_f64();
+    tally.core_seconds = match (worked, core_time()) {
+        (Some(from), Some(to)) => (to - from).as_secs_f64(),
+        _ => tally.seconds,
+    };
     Ok(tally)
 }
 
@@ -671,6 +680,18 @@ const DEEPER_EVERY: u64 = 300;
 
 /// Where the MANIFEST of a program's database lies.
 const MANIFEST: &str = "db/MANIFEST";
+
+/// How long a core has worked for this thread.
+#[cfg(target_os = "linux")]
+fn core_time() -> Option<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn core_time() -> Option<Duration> {
+    None
+}
 
 /// Whether a compaction has removed the first segments of its log.
 fn lost_its_beginning(image: &SimDisk) -> bool {
