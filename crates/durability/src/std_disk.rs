@@ -136,16 +136,12 @@ impl DiskFile for StdFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match read_some_at(&self.cached, offset + done as u64, &mut buffer[done..]) {
-                Ok(0) => break,
-                Ok(n) => done += n,
+        loop {
+            match read_some_at(&self.cached, offset, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                result => return result,
             }
         }
-        Ok(done)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

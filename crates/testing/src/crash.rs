@@ -4,7 +4,7 @@
 //! judgements that need another opening are made on a share of the images each: [`Checks`].
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use steadfast_engine::{
     CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, SnapshotClass,
@@ -69,6 +69,8 @@ pub struct Tally {
     pub openings: Durations,
     /// Seconds it took.
     pub seconds: f64,
+    /// Seconds that a core worked for it, where the system tells (Linux); else as `seconds`.
+    pub core_seconds: f64,
 }
 
 impl Tally {
@@ -87,6 +89,7 @@ impl Tally {
         self.closed += other.closed;
         self.openings.add_all(&other.openings);
         self.seconds += other.seconds;
+        self.core_seconds += other.core_seconds;
         for (class, count) in &other.classes {
             *self.classes.entry(*class).or_default() += count;
         }
@@ -103,13 +106,14 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rate = |n: u64| n as f64 / self.seconds.max(1e-9);
+        let rate = |n: u64| n as f64 / self.core_seconds.max(1e-9);
         write!(
             f,
-            "{} crash points, {} images ({:.0}/s), {} different ones opened ({:.0}/s), {} inside \
-             recovery (by depth {:?}), {:?}, {:?}, {} read-only, {} cut again, {} closed and \
-             opened, {} without their first segments, {} read in place and then loaded, {} \
-             compacted, {} older versions read, {} snapshots across a stream, {:.1} s",
+            "{} crash points, {} images ({:.0} a second of one core), {} different ones opened \
+             ({:.0}), {} inside recovery (by depth {:?}), {:?}, {:?}, {} read-only, {} cut \
+             again, {} closed and opened, {} without their first segments, {} read in place and \
+             then loaded, {} compacted, {} older versions read, {} snapshots across a stream, \
+             {:.1} s, {:.1} s of a core",
             self.moments,
             self.images,
             rate(self.images),
@@ -127,7 +131,8 @@ impl std::fmt::Display for Tally {
             self.compactions,
             self.versions,
             self.straddled,
-            self.seconds
+            self.seconds,
+            self.core_seconds
         )
     }
 }
@@ -209,7 +214,7 @@ pub fn explore(workload: &Workload, cut: Cut, effort: Effort, seed: u64) -> Verd
         return Err(format!("without any fault, action {index} failed: {error}"));
     }
     let mut judge = Judge::new(&history, workload, effort, seed).with_checks(Checks::InTurn);
-    let started = Instant::now();
+    let (started, worked) = (Instant::now(), core_time());
     for moment in &moments {
         judge.moment(moment, cut).map_err(|why| {
             let step = disk.journal().get(usize::try_from(moment.step()).unwrap_or(0)).cloned();
@@ -219,6 +224,10 @@ pub fn explore(workload: &Workload, cut: Cut, effort: Effort, seed: u64) -> Verd
     }
     let mut tally = judge.tally;
     tally.seconds = started.elapsed().as_secs_f64();
+    tally.core_seconds = match (worked, core_time()) {
+        (Some(from), Some(to)) => (to - from).as_secs_f64(),
+        _ => tally.seconds,
+    };
     Ok(tally)
 }
 
@@ -281,7 +290,8 @@ impl<'a> Judge<'a> {
                 for plan in moment.plans(self.effort.random, &mut self.rng) {
                     if let Err(why) = self.image(&moment.cut(&plan), &progress, low, cut) {
                         let (plan, why) = self.simplest(moment, plan, why, &progress, low);
-                        return Err(format!("image {plan}, {progress:?}: {why}"));
+                        let about = about(moment, &plan);
+                        return Err(format!("image {plan}, {progress:?}: {why}{about}"));
                     }
                 }
             }
@@ -692,11 +702,32 @@ const DEEPER_EVERY: u64 = 300;
 /// Where the MANIFEST of a program's database lies.
 const MANIFEST: &str = "db/MANIFEST";
 
+/// How long a core has worked for this thread.
+#[cfg(target_os = "linux")]
+fn core_time() -> Option<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn core_time() -> Option<Duration> {
+    None
+}
+
 /// Whether a compaction has removed the first segments of its log.
 fn lost_its_beginning(image: &SimDisk) -> bool {
     let paths = image.paths();
     let first = paths.iter().find(|path| path.contains("/WAL/"));
     first.is_some_and(|path| !path.ends_with("wal-000001.seg"))
+}
+
+/// What the choices of a plan that are not `Keep` are about, a line each.
+fn about(moment: &Moment, plan: &Plan) -> String {
+    const LINES_MAX: usize = 20;
+    let unsynced = moment.unsynced();
+    let others = unsynced.iter().zip(&plan.0).filter(|(_, choice)| **choice != Choice::Keep);
+    let lines = others.take(LINES_MAX).map(|(op, choice)| format!("\n  {choice} step {op}"));
+    lines.collect()
 }
 
 /// What is left when the power goes now and nothing that is not durable was kept.

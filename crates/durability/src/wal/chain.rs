@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use steadfast_core::{ReplayTarget, Sabotage, sabotaged};
 
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, read_full_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
 use crate::manifest::Manifest;
@@ -458,7 +458,7 @@ pub(crate) fn segment_headers(
         let label = Layout::segment_label(number);
         let file = disk.open(&layout.segment(number), Access::Read).at(&*label, "open")?;
         let mut block = vec![0; HEADER_LEN];
-        let read = file.read_at(0, &mut block).at(&*label, "read")?;
+        let read = read_full_at(&*file, 0, &mut block).at(&*label, "read")?;
         headers.extend(SegmentHeader::decode(&block[..read]).ok().map(|header| (number, header)));
     }
     headers.sort_by_key(|(number, _)| *number);
@@ -487,7 +487,7 @@ fn open_segment(
     };
     let bytes = file.len().at(&*label, "read the length of")?;
     let mut block = vec![0; HEADER_LEN];
-    let read = file.read_at(0, &mut block).at(&*label, "read")?;
+    let read = read_full_at(&*file, 0, &mut block).at(&*label, "read")?;
     match SegmentHeader::decode(&block[..read]) {
         Err(HeaderError::NewerFormat(found)) => {
             Err(Error::NewerFormat { file: label, found, known: WAL_FORMAT })

@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(hash(&content), fresh(&bytes), "pages that are not there are zeros");
         for at in [0, 4095, 4096, 8191, 9999] {
             content.write(at, b"x");
-            bytes[at as usize] = b'x';
+            bytes[index(at)] = b'x';
             assert_eq!(hash(&content), fresh(&bytes), "after a write at {at}");
             let copy = content.clone();
             content.write(at, b"y");

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use crate::sim::disk::SimDisk;
 use crate::sim::plan::{Choice, Plan};
-use crate::sim::tree::{Dir, DirOp, File, FileChange, FileOp, Id, Tree, apply_dir, apply_file};
+use crate::sim::tree::{
+    Dir, DirChange, DirOp, File, FileChange, FileOp, Id, Tree, apply_dir, apply_file,
+};
 
 /// What a device writes whole, in bytes.
 const SECTOR: u64 = 512;
@@ -46,6 +48,62 @@ impl std::fmt::Debug for Moment {
     }
 }
 
+/// One operation that is not durable, in the order of the choices of a [`Plan`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsynced {
+    /// The I/O step that made it.
+    pub step: u64,
+    /// The file, or the directory whose names it changes; empty for the topmost directory, and
+    /// for a file that has no name.
+    pub path: String,
+    /// What it does.
+    pub change: UnsyncedChange,
+}
+
+/// What an operation does that is not durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnsyncedChange {
+    /// Writes `bytes` bytes at `offset`, touching so many sectors.
+    Write {
+        /// Where it begins.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+        /// How many sectors it touches.
+        sectors: u64,
+    },
+    /// Sets the length of a file.
+    Len(u64),
+    /// Gives something a name.
+    Link(String),
+    /// Takes a name away.
+    Unlink(String),
+    /// Gives a file another name.
+    Rename {
+        /// The old one.
+        from: String,
+        /// The new one.
+        to: String,
+    },
+}
+
+impl std::fmt::Display for Unsynced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { step, path, change } = self;
+        match change {
+            UnsyncedChange::Write { offset, bytes, sectors } => {
+                write!(f, "{step} write {path} {offset}+{bytes}, {sectors} sectors")
+            }
+            UnsyncedChange::Len(len) => write!(f, "{step} length {path} {len}"),
+            UnsyncedChange::Link(name) => write!(f, "{step} name {path}/{name}"),
+            UnsyncedChange::Unlink(name) => write!(f, "{step} remove {path}/{name}"),
+            UnsyncedChange::Rename { from, to } => {
+                write!(f, "{step} rename {path}/{from} to {to}")
+            }
+        }
+    }
+}
+
 fn sectors(offset: u64, len: usize) -> u64 {
     let end = offset + len as u64;
     end.div_ceil(SECTOR) - offset / SECTOR
@@ -75,6 +133,39 @@ impl Moment {
     /// How many operations are not durable.
     pub fn pending_len(&self) -> usize {
         self.pending().len()
+    }
+
+    /// The operations that are not durable, one for each choice of a plan: what a plan that
+    /// fails is about.
+    pub fn unsynced(&self) -> Vec<Unsynced> {
+        let paths = self.tree.paths();
+        let of = |id: &Id| paths.get(id).cloned().unwrap_or_default();
+        let describe = |pending: &Pending| {
+            let step = pending.step;
+            let (path, change) = match pending.target {
+                Target::File(id, index) => {
+                    let change = match &self.tree.files[&id].pending[index].change {
+                        FileChange::Write { offset, bytes } => UnsyncedChange::Write {
+                            offset: *offset,
+                            bytes: bytes.len() as u64,
+                            sectors: pending.sectors,
+                        },
+                        FileChange::Len(len) => UnsyncedChange::Len(*len),
+                    };
+                    (of(&id), change)
+                }
+                Target::Dir(id, index) => {
+                    let change = match self.tree.dirs[&id].pending[index].change.clone() {
+                        DirChange::Link { name, .. } => UnsyncedChange::Link(name),
+                        DirChange::Unlink { name } => UnsyncedChange::Unlink(name),
+                        DirChange::Rename { from, to, .. } => UnsyncedChange::Rename { from, to },
+                    };
+                    (of(&id), change)
+                }
+            };
+            Unsynced { step, path, change }
+        };
+        self.pending().iter().map(describe).collect()
     }
 
     fn pending(&self) -> &[Pending] {
