@@ -4,7 +4,6 @@
 //! there, no damage of the newest one loses anything (P6, P9, P11).
 #![allow(clippy::unwrap_used)]
 
-use steadfast::Error;
 use steadfast_testing::damage::{
     Outcome, Subject, bits, misdirected, old_manifests, snapshot_workload, stale_lives, strange,
     subject, subject_of, twins, with_snapshots,

@@ -79,7 +79,7 @@ sabotages! {
     NoDatabaseCheck: "P6",
     /// The checksum of the MANIFEST is not compared.
     IgnoreManifestChecksum: "P6",
-    /// The checksum of what a snapshot holds is not compared.
+    /// No checksum in a snapshot is compared.
     IgnoreSnapshotChecksum: "P6",
 
     // ---- Recovery (durability) ----
@@ -186,10 +186,7 @@ pub const fn sabotaged(_sabotage: Sabotage) -> bool {
 
 /// Does `step`, unless this bug is turned on that leaves it out.
 #[inline(always)]
-pub fn unless<E>(
-    sabotage: Sabotage,
-    step: impl FnOnce() -> Result<(), E>,
-) -> Result<(), E> {
+pub fn unless<E>(sabotage: Sabotage, step: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
     if sabotaged(sabotage) { Ok(()) } else { step() }
 }
 

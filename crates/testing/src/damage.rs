@@ -162,11 +162,7 @@ impl Subject {
 
     /// As [`Subject::try_damage`]; if something in the file `path` was changed and is not what
     /// it must be, somebody has to notice.
-    pub fn try_damage_to(
-        &self,
-        path: &str,
-        damage: impl FnOnce(&SimDisk),
-    ) -> Outcome {
+    pub fn try_damage_to(&self, path: &str, damage: impl FnOnce(&SimDisk)) -> Outcome {
         let disk = self.disk.killed();
         damage(&disk);
         let before = disk.fingerprint();
@@ -182,6 +178,36 @@ impl Subject {
         };
         let work = || self.judge(&db, path);
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("panicked".to_owned()))
+    }
+
+    /// What became of an opening after any number of damages, which together may take anything
+    /// away: it refuses, or shows what was there after some commit, before and after loading.
+    pub fn try_anything(&self, damage: impl FnOnce(&SimDisk)) -> Outcome {
+        let disk = self.disk.killed();
+        damage(&disk);
+        let before = disk.fingerprint();
+        let db = match self.open(&disk)? {
+            Err(error) => {
+                check_error(&error)?;
+                if disk.fingerprint() != before {
+                    return Err(format!("refused and wrote: {error}"));
+                }
+                return Ok("refused");
+            }
+            Ok(db) => db,
+        };
+        for when in ["opened", "loaded"] {
+            match content_now(&db) {
+                Ok(content) => {
+                    self.expect(&db, &content).map_err(|why| format!("{when}: {why}"))?;
+                }
+                Err(error) => check_error(&error)?,
+            }
+            if let Err(error) = db.wait_loaded() {
+                return check_error(&error).map(|()| "read as damaged");
+            }
+        }
+        Ok("what was once committed")
     }
 
     fn judge(&self, db: &Database, path: &str) -> Outcome {
@@ -248,7 +274,6 @@ pub fn bits(bytes: &[u8]) -> impl Iterator<Item = usize> {
         (!skip).then_some(at * 8 + (at / 3) % 8)
     })
 }
-
 
 /// Files of `subject` in each other's place, and those of `other` in their place.
 pub fn strange(subject: &Subject, other: &Subject, mut note: impl FnMut(String, Outcome)) {
@@ -341,9 +366,7 @@ pub fn misdirected(subject: &Subject, other: &Subject, mut note: impl FnMut(Stri
 /// they held before. Whatever is opened then must be what the one life had at some point.
 pub fn stale_lives(mode: DurabilityMode, mut note: impl FnMut(String, Outcome)) {
     let config = Workload::new(Vec::new(), mode).config;
-    let put = |key: &str, value: &str| {
-        vec![Op::Put("run".into(), key.into(), Value::from(value))]
-    };
+    let put = |key: &str, value: &str| vec![Op::Put("run".into(), key.into(), Value::from(value))];
     let commit = |db: &Database, ops: &[Op]| {
         db.transaction(|tx| ops.iter().try_for_each(|op| op.apply(tx))).unwrap();
     };

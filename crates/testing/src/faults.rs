@@ -88,8 +88,7 @@ pub fn suffer(workload: &Workload, fault: Fault, seed: u64) -> Result<bool, Stri
         return Ok(true);
     }
     let content = content_now(&db).map_err(|error| error.to_string())?;
-    let mut model =
-        ReferenceModel::clone(&history.models[progress.issued]);
+    let mut model = ReferenceModel::clone(&history.models[progress.issued]);
     if let Ok(run) = db.resolve_run("after")
         && let Ok(Some(found)) = db.kv_get(run, "fault")
     {

@@ -13,6 +13,7 @@
 //! - [`faults`], [`damage`]: a disk that fails, files that change at rest;
 //! - [`techniques`]: all of these and plain use, in one order, from cheap to dear;
 //! - `sabotage` (feature `hooks`): bugs planted in the engine, and which technique finds them;
+//! - `fuzz` (feature `hooks`): what is done with bytes that anybody may have written;
 //! - [`process_kill`]: a real process, killed at random;
 //! - [`corruption`]: the files of a log, damaged;
 //! - [`mod@reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
@@ -34,6 +35,8 @@ pub mod death;
 pub mod faults;
 pub mod durations;
 pub mod fixture;
+#[cfg(feature = "hooks")]
+pub mod fuzz;
 #[cfg(feature = "hooks")]
 pub mod harness;
 #[cfg(feature = "hooks")]

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use steadfast_testing::sabotage::{Catch, Sabotage, TABLE_HEAD, hunt, row};
+use steadfast_testing::sabotage::{Catch, SABOTAGE_VARIABLE, Sabotage, TABLE_HEAD, hunt, row};
 use steadfast_testing::techniques;
 
 /// `STEADFAST_SABOTAGE_ONLY` names those to look for, with commas between; or all of them.
@@ -59,6 +59,34 @@ fn a_sound_engine_passes_every_technique() {
         assert_eq!(verdict, Ok(()), "{}", technique.name);
         assert!(images > 0, "{} judged nothing", technique.name);
     }
+}
+
+/// A worker is another process: it takes its switch from the environment. What it writes then is
+/// found damaged by this one, which has none.
+#[cfg(unix)]
+#[test]
+fn a_worker_takes_its_switch_from_the_environment() {
+    use std::os::unix::fs::PermissionsExt;
+    use steadfast_testing::process_kill::{ProcessCrashConfig, ProcessCrashTester};
+
+    let passes = |sabotage: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("worker");
+        let worker = env!("CARGO_BIN_EXE_crash_test_worker");
+        let text = format!("#!/bin/sh\n{SABOTAGE_VARIABLE}={sabotage} exec {worker} \"$@\"\n");
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let config = ProcessCrashConfig {
+            iterations: 2,
+            min_runtime_ms: 50,
+            max_runtime_ms: 100,
+            ..ProcessCrashConfig::default()
+        };
+        let results = ProcessCrashTester::new(script, dir.path().join("db"), config).run();
+        results.unwrap().all_passed()
+    };
+    assert!(passes("Nothing"));
+    assert!(!passes(Sabotage::IgnoreChain.name()));
 }
 
 #[test]

@@ -964,7 +964,9 @@ impl WalWriter {
 
     fn check_poisoned(&self) -> Result<()> {
         match &self.poisoned {
-            Some(reason) if !sabotaged(Sabotage::GoOnAfterFailedSync) => Err(Error::Poisoned { reason: reason.clone() }),
+            Some(reason) if !sabotaged(Sabotage::GoOnAfterFailedSync) => {
+                Err(Error::Poisoned { reason: reason.clone() })
+            }
             _ => Ok(()),
         }
     }
