@@ -32,8 +32,8 @@ pub mod crash;
 pub mod crash_disk;
 pub mod damage;
 pub mod death;
-pub mod faults;
 pub mod durations;
+pub mod faults;
 pub mod fixture;
 #[cfg(feature = "hooks")]
 pub mod fuzz;

@@ -1,11 +1,11 @@
 //! `crash-test`: a campaign with its report, its last line, and a token that repeats.
 
-use crate::support::{json, steadfast, temporary};
+use crate::support::{Home, json, steadfast};
 
 #[test]
 fn looks_for_as_long_as_it_is_told_and_reports() {
-    let dir = temporary();
-    let page = dir.path().join("page.html");
+    let home = Home::new();
+    let page = home.path("page.html");
     let done = steadfast(&[
         "crash-test",
         "--seed",
@@ -42,8 +42,8 @@ fn looks_for_as_long_as_it_is_told_and_reports() {
 
 #[test]
 fn a_token_repeats_one_part_and_leaves_the_report_alone() {
-    let dir = temporary();
-    let page = dir.path().join("page.html");
+    let home = Home::new();
+    let page = home.path("page.html");
     let report = page.to_str().unwrap();
     let token = "random-programs.strict.7";
     let again = || {

@@ -96,9 +96,8 @@ impl CampaignReport {
 
     /// `N images, K kills, F failures, seed S`.
     pub fn summary(&self) -> String {
-        let counted = |count: u64, what: &str| {
-            format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-        };
+        let counted =
+            |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         format!(
             "{}, {}, {}, seed {}",
             counted(self.images(), "image"),

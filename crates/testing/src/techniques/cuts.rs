@@ -7,6 +7,7 @@ use steadfast_engine::{CompactMode, DurabilityMode, Value};
 use super::{Trial, Verdict};
 use crate::crash::{Cut, Effort, Judge};
 use crate::model::Op;
+use crate::panics::caught;
 use crate::sim::{Moment, SimDisk};
 use crate::workload::{self, Action, BATCHED, Driver, History, Workload};
 
@@ -118,17 +119,20 @@ fn hostile_values() -> Workload {
 /// Crashes a program at every step. If it fails and the trial asks for it, the shortest program
 /// that still does is told with it.
 fn explore(trial: &mut Trial, workload: &Workload, cut: Cut, effort: Effort) -> Verdict {
-    let Err(why) = crash(trial, workload, cut, effort) else { return Ok(()) };
+    // The engine may panic while the program runs, too.
+    let crashed = caught(|| crash(trial, workload, cut, effort));
+    let Err(why) = crashed else { return Ok(()) };
     if !trial.shortens {
         return Err(why);
     }
     let again = |shorter: &Workload| {
         // What shortening tries is not counted.
-        crash(&mut Trial::new(trial.seed), shorter, cut, effort).err()
+        caught(|| crash(&mut Trial::new(trial.seed), shorter, cut, effort)).err()
     };
     let (shortest, why) = shortest(workload.clone(), why, again);
-    let actions: Vec<_> = shortest.actions.iter().map(|action| format!("\n  {action}")).collect();
-    Err(format!("{why}\nthe program:{}", actions.concat()))
+    let actions = shortest.actions.iter().map(|action| format!("\n  {action}"));
+    let actions: String = ["\n  open".to_owned()].into_iter().chain(actions).collect();
+    Err(format!("{why}\nthe program:{actions}"))
 }
 
 /// How many shorter programs are tried.
