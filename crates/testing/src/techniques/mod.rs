@@ -10,6 +10,7 @@ mod damaged;
 mod failing;
 mod isolation;
 mod plain;
+mod promises;
 mod upkeep;
 
 /// `Err` says what was found that must not be.
@@ -53,6 +54,11 @@ pub const ALL: &[Technique] = &[
         name: "isolation",
         what: "transactions interleaved at random, each read held against the order of versions",
         run: isolation::run,
+    },
+    Technique {
+        name: "promises",
+        what: "the power goes right after somebody was told that something is durable",
+        run: promises::run,
     },
     Technique {
         name: "upkeep",
