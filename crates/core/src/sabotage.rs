@@ -57,12 +57,20 @@ sabotages! {
     StrictWriteNotDurable: "P2",
     /// In batched mode, the window never makes a commit wait.
     BatchedWindowNeverSyncs: "P2",
+    /// In batched mode, an idle log is not synced when its interval is over.
+    TimerNeverSyncs: "P2",
+    /// Whoever waits for a commit to be durable is told so at once.
+    WaitDurableLies: "P2",
     /// A sync that failed is taken for one that succeeded.
     SwallowSyncError: "P7",
     /// After a failed sync the next commit is taken as if nothing had happened.
     GoOnAfterFailedSync: "P7",
     /// After a write that failed half-way, the next group is appended behind what it left.
     AppendBehindFailedWrite: "P2, P6",
+    /// Versions are given out that no segment's header has reserved.
+    UnreservedVersions: "P4",
+    /// A clean close forgets versions that were given to commits which failed.
+    CloseForgetsVersions: "P4",
     /// A namespace that is first used after the first rotation is not defined in the log.
     DefinitionLeftOut: "P1",
 
@@ -93,6 +101,8 @@ sabotages! {
     OldManifestAccepted: "P6",
     /// What no sync is proven for is not written again.
     RecoveryRewritesNothing: "P2",
+    /// An opening for reading shows what it has not synced.
+    ReaderDoesNotSync: "P2",
     /// What recovery writes again is not synced.
     RecoveryDoesNotSync: "P8, P9",
     /// An opening after a kill gives out versions that were given out already.

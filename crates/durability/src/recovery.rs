@@ -595,6 +595,9 @@ impl Recovered {
     /// nothing is shown that a power cut could still take away. Returns whether it could.
     pub fn sync_for_reading(&self) -> bool {
         let Some(again) = self.again else { return true };
+        if sabotaged(Sabotage::ReaderDoesNotSync) {
+            return true;
+        }
         self.wal.segments[again.segment..].iter().all(|segment| match segment.file.sync_data() {
             Ok(()) => true,
             Err(error) => {

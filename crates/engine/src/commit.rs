@@ -800,7 +800,7 @@ impl Pipeline {
 
     /// Waits until `version`, which is visible, is durable.
     pub(crate) fn wait_durable(&self, version: Version) -> Result<()> {
-        if self.promised() >= version {
+        if self.promised() >= version || sabotaged(Sabotage::WaitDurableLies) {
             return Ok(());
         }
         let synced = self.sync();
@@ -847,6 +847,9 @@ impl Pipeline {
                 return Some(interval - age);
             }
             drop(state);
+            if sabotaged(Sabotage::TimerNeverSyncs) {
+                return Some(idle);
+            }
             if let Err(error) = self.sync() {
                 log::error!("syncing in the background: {error}");
                 return None;

@@ -56,6 +56,10 @@ fn a_sound_engine_passes_every_technique() {
         let (images, verdict) = technique.look(1);
         let seconds = started.elapsed().as_secs_f64();
         println!("{}: {images} judged, {seconds:.1} s", technique.name);
+        if let Err(why) = &verdict {
+            // Printed here, since another test of this file has panics say nothing.
+            println!("{}: {why}", technique.name);
+        }
         assert_eq!(verdict, Ok(()), "{}", technique.name);
         assert!(images > 0, "{} judged nothing", technique.name);
     }

@@ -631,6 +631,9 @@ impl WalWriter {
     /// whatever becomes of the commit. Returns the ceiling; every version below it may be given.
     pub fn reserve_versions(&mut self, next: Version) -> Result<Version> {
         self.check_poisoned()?;
+        if sabotaged(Sabotage::UnreservedVersions) {
+            return Ok(next.next());
+        }
         if self.active.is_none() || next >= self.version_ceiling {
             self.next_version = self.next_version.max(next);
             self.rotate(0)?;
@@ -649,6 +652,7 @@ impl WalWriter {
     pub fn close(mut self, next: Version) -> Result<()> {
         self.check_poisoned()?;
         self.drop_spare();
+        let next = if sabotaged(Sabotage::CloseForgetsVersions) { Version::ZERO } else { next };
         self.next_version = self.next_version.max(next);
         if self.active.is_none() {
             return Ok(());

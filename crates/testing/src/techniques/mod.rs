@@ -18,6 +18,7 @@ mod damaged;
 mod failing;
 mod isolation;
 mod plain;
+mod promises;
 mod upkeep;
 
 /// `Err` says what was found that must not be.
@@ -97,6 +98,11 @@ pub const ALL: &[Technique] = &[
         by_mode: false,
         by_seed: true,
         run: isolation::run,
+    },
+    Technique {
+        name: "promises",
+        what: "the power goes right after somebody was told that something is durable",
+        run: promises::run,
     },
     Technique {
         name: "upkeep",
