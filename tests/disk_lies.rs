@@ -287,6 +287,34 @@ fn a_false_failure_is_a_failure() {
     }
 }
 
+/// The judge itself: of a disk that lies it finds an image that breaks a promise, and says which
+/// in a plan that can be read back, with nothing in it that could be left out.
+#[test]
+fn the_judge_finds_a_broken_promise_and_makes_it_simple() {
+    let workload = Workload::seeded(seed_or(1), DurabilityMode::Strict, 20);
+    let disk = SimDisk::new();
+    let fault = Fault::once(StepKind::WriteDurable, 12, EIO).syncing(FailedSync::Lying);
+    disk.inject(fault.sticky());
+    let (history, db) = Driver::new(disk.clone(), workload.clone()).run();
+    let moment = disk.moment();
+    let mut judge = Judge::new(&history, &workload, EFFORT, 1);
+    let why = judge.moment(&moment, Cut::Power).unwrap_err();
+    drop(db);
+    let text = why.strip_prefix("image ").unwrap().split(", ").next().unwrap();
+    let plan: Plan = text.parse().unwrap();
+    assert_eq!(plan.0.len(), moment.pending_len());
+    // Losing all of them breaks it, and so does losing one: either is as simple as it gets.
+    let runs = plan.0.chunk_by(|a, b| a == b).count();
+    assert!(runs <= 2, "{plan}");
+    assert!(plan.0.iter().all(|choice| matches!(choice, Choice::Keep | Choice::Drop)), "{plan}");
+    assert!(why.contains("step") && why.contains("write db/"), "says what was lost: {why}");
+    // The same image again, from its text alone.
+    let progress = history.progress[usize::try_from(moment.note()).unwrap()];
+    let mut judge = Judge::new(&history, &workload, EFFORT, 1);
+    let due = progress.kept_by_power_cut(workload.mode);
+    judge.image(&moment.cut(&plan), &progress, due, Cut::Power).unwrap_err();
+}
+
 fn commit(db: &Database, n: i64) -> Version {
     let op = Op::Put("r".into(), format!("k{n}"), n.into());
     db.transaction(|tx| op.apply(tx)).unwrap().1.version()
