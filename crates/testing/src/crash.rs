@@ -12,7 +12,7 @@ use steadfast_engine::{
 };
 
 use crate::durations::Durations;
-use crate::model::{Content, Op, content_now, content_of};
+use crate::model::{Content, Item, Op, content_now, content_of};
 use crate::panics::caught;
 use crate::sim::{Choice, Moment, Plan, SimDisk};
 use crate::workload::{Driver, History, Progress, Workload, builder};
@@ -600,10 +600,12 @@ impl<'a> Judge<'a> {
         match content_now(&db) {
             Ok(found) if found == after => Ok(version),
             Ok(found) => {
-                let missing: Vec<_> =
-                    after.iter().filter(|(item, at)| found.get(item) != Some(at)).collect();
-                let extra: Vec<_> =
-                    found.iter().filter(|(item, at)| after.get(item) != Some(at)).collect();
+                let not_in = |other: &Content, (item, at): &(&Item, &(Version, Value))| {
+                    other.get(*item) != Some(at)
+                };
+                let missing = after.iter().filter(|one| not_in(&found, one)).map(|one| one.0);
+                let extra = found.iter().filter(|one| not_in(&after, one)).map(|one| one.0);
+                let (missing, extra): (Vec<_>, Vec<_>) = (missing.collect(), extra.collect());
                 Err(format!("closed, then missing {missing:?}, extra {extra:?}; {report}"))
             }
             Err(error) => Err(format!("closed, then reading: {error}")),

@@ -102,6 +102,8 @@ pub const ALL: &[Technique] = &[
     Technique {
         name: "promises",
         what: "the power goes right after somebody was told that something is durable",
+        by_mode: false,
+        by_seed: true,
         run: promises::run,
     },
     Technique {
