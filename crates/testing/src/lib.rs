@@ -10,6 +10,7 @@
 //! - `scenarios` (feature `hooks`): every crash point, crash and durability mode, and what must
 //!   be found then;
 //! - [`process_kill`]: a real process, killed at random;
+//! - [`concurrent`]: histories of concurrent transactions, recorded and checked;
 //! - [`corruption`]: the files of a log, damaged;
 //! - [`mod@reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
 //!
@@ -18,6 +19,7 @@
 
 pub use steadfast_core::{CRASH_POINTS_COMPILED_IN, CrashPoint, check_crash_point};
 
+pub mod concurrent;
 pub mod corruption;
 pub mod crash;
 pub mod crash_disk;
