@@ -172,7 +172,7 @@ struct Checker<'a> {
     /// What transactions that failed wrote.
     failed: HashMap<(&'a str, &'a str), TxnId>,
     /// What is deleted by transactions of unknown outcome whose version nothing tells.
-    unplaced_deletes: HashMap<&'a str, TxnId>,
+    unplaced_deletes: HashMap<&'a str, Vec<TxnId>>,
     found: Vec<Violation>,
     more: usize,
     reads: usize,
@@ -290,6 +290,13 @@ impl<'a> Checker<'a> {
                 queued.insert(version, id);
             }
         }
+        // Whoever has the version that was recovered is there, whatever else shows it.
+        if let Some((version, id)) =
+            self.recovered.and_then(|state| queued.remove_entry(&state.version))
+        {
+            self.owners.insert(version, id);
+            self.versions[id.0] = Some(version);
+        }
         let none = queued.is_empty() && unknown.is_empty();
         for (key, seen) in self.seen().filter(|_| !none) {
             if seen.version <= base || self.owners.contains_key(&seen.version) {
@@ -325,8 +332,9 @@ impl<'a> Checker<'a> {
         }
         for (id, txn) in self.txns() {
             if matches!(txn.outcome, Outcome::Unknown(_)) && self.versions[id.0].is_none() {
-                let deletes = txn.writes.iter().filter(|write| write.1.is_none());
-                self.unplaced_deletes.extend(deletes.map(|(key, _)| (key.as_str(), id)));
+                for (key, _) in txn.writes.iter().filter(|write| write.1.is_none()) {
+                    self.unplaced_deletes.entry(key).or_default().push(id);
+                }
             }
         }
     }
@@ -609,9 +617,18 @@ impl<'a> Checker<'a> {
         }
         let cell = cell?;
         if seen.is_none()
-            && let Some(deleter) = self.unplaced_deletes.get(key.as_str()).copied()
+            && let Some(deleters) = self.unplaced_deletes.get(key.as_str())
         {
-            return self.half_of_delete(recovered, deleter, cell.version);
+            // Whoever of them it was that came before the end.
+            let early = deleters.iter().filter(|id| match self.txn(**id).outcome {
+                Outcome::Unknown(Some(version)) => version <= at,
+                _ => true,
+            });
+            let halves: Vec<_> =
+                early.map(|id| self.half_of_delete(recovered, *id, cell.version)).collect();
+            if !halves.is_empty() {
+                return if halves.contains(&None) { None } else { halves[0].clone() };
+            }
         }
         let Some(writer) = cell.writer else {
             // What was there before all this, and nobody touched.

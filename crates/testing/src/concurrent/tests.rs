@@ -242,6 +242,14 @@ fn names_what_is_wrong_after_a_crash() {
         (vec![two(), flying()], left(12, &[after[0], ("y", 12, "b"), ("z", 12, "b")])),
         (vec![at(10, 1..2).delete("x").delete("y").in_flight()], left(11, &ALL[2..])),
         (vec![at(10, 1..2).delete("x").delete("y").in_flight()], left(10, &ALL)),
+        // Either may have deleted it.
+        (
+            vec![
+                at(10, 1..2).delete("x").in_flight(),
+                at(10, 1..3).delete("x").put("y", "a").in_flight(),
+            ],
+            left(11, &ALL[1..]),
+        ),
     ];
     for (txns, recovered) in good {
         let found = check_recovered(&history(txns.clone()), Crash::Kill, recovered);
@@ -257,6 +265,13 @@ fn a_power_cut_may_take_what_was_not_promised_and_leaves_no_hole() {
         at(12, 5..6).put("z", "c").committed(13),
     ]);
     history.promises.push((5, Version(11)));
+    // A version that was given, and recovered, is somebody's.
+    let mut given = history.txns[0].clone();
+    given = given.put("y", "a").in_flight();
+    given.outcome = Outcome::Unknown(Some(Version(11)));
+    let half = self::history(vec![given]);
+    let found = check_recovered(&half, Crash::Kill, &left(11, &ALL));
+    assert_eq!(names(found)[0], "half a transaction in flight");
     let upto = [
         left(10, &ALL),
         left(11, &[("x", 11, "a"), ALL[1], ALL[2]]),
