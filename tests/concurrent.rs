@@ -44,7 +44,8 @@ fn contend(
     std::thread::scope(|scope| {
         let threads = (0..THREADS).map(|thread| {
             scope.spawn(move || {
-                let mut load = Load::new(format!("t{thread}"), mix, seed * 100 + thread);
+                let load = Load::new(format!("t{thread}"), mix, seed * 100 + thread);
+                let mut load = load.pausing(std::thread::yield_now);
                 for _ in 0..steps {
                     let receipt = load.step(recorder, db, run).unwrap();
                     if let Some(receipt) = receipt.filter(|_| db.mode() == DurabilityMode::Strict) {

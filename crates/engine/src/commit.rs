@@ -38,7 +38,7 @@ use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
 use crate::recent::{ReadSet, Recent};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Condvar, Instant, Mutex, MutexGuard, ThreadId, hint, thread};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, ThreadId, hint, thread, turn};
 
 /// A leader waits this long at most for a group as large as the last one to come together.
 /// Without it, threads that commit in a loop split into two groups that take turns.
@@ -419,6 +419,7 @@ impl Pipeline {
         self.queued.store(state.queue.len(), Ordering::Release);
         drop(state);
 
+        turn();
         let records = writes.records(version, timestamp);
         let superseded = self.store.apply(&records);
         Ok(Pending {

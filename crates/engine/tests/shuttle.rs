@@ -215,7 +215,7 @@ impl World {
 
     /// The work of a thread: transactions, until the database says no more.
     fn work(&self, who: u64, seed: u64, steps: usize, mix: Mix) {
-        let mut load = Load::new(format!("t{who}"), mix, seed ^ who);
+        let mut load = Load::new(format!("t{who}"), mix, seed ^ who).pausing(turn);
         for _ in 0..steps {
             match load.step(&self.recorder, &self.db, self.run) {
                 Ok(None) => {}

@@ -149,7 +149,8 @@ impl Attempt<'_> {
         self.id
     }
 
-    /// It reads at `version`.
+    /// It reads at `version`, which is not below that of the history's first state: what was
+    /// there before is not known.
     pub fn reads_at(&mut self, version: Version) {
         self.snapshot = Some(version);
     }
