@@ -240,11 +240,13 @@ impl<'a> Checker<'a> {
     fn seen(&self) -> impl Iterator<Item = (&'a str, &'a Seen)> + use<'a> {
         let reads = self.history.txns.iter().flat_map(|txn| &txn.reads);
         let of_reads = reads.flat_map(|read| {
-            let (one, many): (Option<(&str, &Seen)>, &[(String, Seen)]) = match read {
-                Read::Key { key, found } => {
-                    (found.as_ref().map(|found| (key.as_str(), found)), &[])
-                }
-                Read::Range { found, .. } => (None, found),
+            let one = match read {
+                Read::Key { key, found: Some(seen) } => Some((key.as_str(), seen)),
+                _ => None,
+            };
+            let many = match read {
+                Read::Range { found, .. } => found.as_slice(),
+                Read::Key { .. } => &[],
             };
             one.into_iter().chain(many.iter().map(|(key, seen)| (key.as_str(), seen)))
         });
