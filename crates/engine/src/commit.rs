@@ -14,10 +14,8 @@
 //! it is in the store and is as durable as its writer asked.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use steadfast_core::{
     Clock, CrashPoint, NamespaceId, Record, Sabotage, Timestamp, Version, WriteSet,
@@ -40,6 +38,8 @@ use crate::config::DurabilityMode;
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
 use crate::recent::{ReadSet, Recent};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, ThreadId, hint, thread, turn};
 
 /// A leader waits this long at most for a group as large as the last one to come together.
 /// Without it, threads that commit in a loop split into two groups that take turns.
@@ -47,7 +47,7 @@ const LINGER: Duration = Duration::from_micros(50);
 
 /// Where an acknowledgement needs no sync, it comes within microseconds: looking again this
 /// often costs less than going to sleep.
-const SPINS: u32 = 400;
+const SPINS: u32 = if cfg!(shuttle) { 2 } else { 400 };
 
 /// How long commits of others are held up for a transaction that keeps losing.
 const PRIORITY: Duration = Duration::from_millis(200);
@@ -316,7 +316,7 @@ impl Pipeline {
         let mut state = self.lock();
         let free = state.priority.is_none_or(|(_, until)| until <= Instant::now());
         if free {
-            state.priority = Some((std::thread::current().id(), Instant::now() + PRIORITY));
+            state.priority = Some((thread::current().id(), Instant::now() + PRIORITY));
         }
         free
     }
@@ -324,7 +324,7 @@ impl Pipeline {
     /// Lets others commit again.
     pub(crate) fn leave_priority(&self) {
         let mut state = self.lock();
-        if state.priority.is_some_and(|(owner, _)| owner == std::thread::current().id()) {
+        if state.priority.is_some_and(|(owner, _)| owner == thread::current().id()) {
             state.priority = None;
             self.unlock_and_wake(state);
         }
@@ -370,7 +370,7 @@ impl Pipeline {
             }
             match state.priority {
                 Some((owner, until))
-                    if owner != std::thread::current().id() && until > Instant::now() =>
+                    if owner != thread::current().id() && until > Instant::now() =>
                 {
                     state.sleepers += 1;
                     let waited = self.wake.wait_timeout(state, until - Instant::now());
@@ -424,6 +424,7 @@ impl Pipeline {
         self.queued.store(state.queue.len(), Ordering::Release);
         drop(state);
 
+        turn();
         let records = writes.records(version, timestamp);
         let superseded = self.store.apply(&records);
         Ok(Pending {
@@ -556,7 +557,7 @@ impl Pipeline {
             drop(state);
             let until = Instant::now() + LINGER;
             while self.queued.load(Ordering::Acquire) < wanted && Instant::now() < until {
-                std::thread::yield_now();
+                thread::yield_now();
             }
             state = self.lock();
         }
@@ -751,7 +752,7 @@ impl Pipeline {
                     if self.is_published(version) {
                         return Ok(());
                     }
-                    std::hint::spin_loop();
+                    hint::spin_loop();
                 }
                 state = self.lock();
                 if state.log.is_some() || self.store.current_version() >= version {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use steadfast_core::{
     Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Sabotage, Version, sabotaged,
@@ -26,6 +26,7 @@ use crate::config::{DatabaseBuilder, DurabilityMode};
 use crate::database::{Database, Parts};
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
+use crate::sync::Instant;
 
 /// What the caller wants of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

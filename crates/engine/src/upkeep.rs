@@ -4,9 +4,8 @@
 //! puts a name into the MANIFEST.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use steadfast_core::{
     Clock, CrashPoint, Namespace, NamespaceId, Retention, RetentionDomain, RetentionPolicy,
@@ -29,6 +28,8 @@ use crate::config::{CheckpointPolicy, CompactMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Instant, Mutex, MutexGuard};
 
 /// Keys looked at in one step of trimming; between steps a closing database may stop.
 const TRIM_STEP_KEYS: usize = 1 << 16;

@@ -15,6 +15,7 @@
 //! - `sabotage` (feature `hooks`): bugs planted in the engine, and which technique finds them;
 //! - `fuzz` (feature `hooks`): what is done with bytes that anybody may have written;
 //! - [`process_kill`]: a real process, killed at random;
+//! - [`concurrent`]: histories of concurrent transactions, recorded and checked;
 //! - [`corruption`]: the files of a log, damaged;
 //! - [`mod@reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
 //!
@@ -27,6 +28,7 @@ pub use steadfast_core::{SABOTAGE_COMPILED_IN, SABOTAGE_VARIABLE, Sabotage, sabo
 pub use steadfast_core::{sabotage_every_thread, sabotage_this_thread};
 
 pub mod campaign;
+pub mod concurrent;
 pub mod corruption;
 pub mod crash;
 pub mod crash_disk;

@@ -4,13 +4,14 @@
 //! thread syncs what has come together, with a [`SyncRequest`], while the writer goes on. It
 //! proves what was written before it *began*: the request says up to where that is.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use steadfast_core::{CrashPoint, Sabotage, Version, check_crash_point, sabotaged};
 
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::sync::Mutex;
 
 /// The syncs of one segment, of which one runs at a time.
 #[derive(Debug)]
