@@ -4,7 +4,7 @@
 //! The seed says what each thread asks for. In which order the threads get their turn it does not
 //! say: that is the system's choice, and another one each time. Orders that can be repeated are
 //! explored with shuttle, in `crates/engine/tests/shuttle.rs`.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)] // the history is a file beside the database
 
 use std::path::Path;
 use std::process::{Command, Stdio};
