@@ -10,9 +10,14 @@
 //! - `injector` and `harness` (feature `hooks`): crashes at chosen points inside the engine;
 //! - `scenarios` (feature `hooks`): every crash point, crash and durability mode, and what must
 //!   be found then;
+//! - [`faults`], [`damage`]: a disk that fails, files that change at rest;
+//! - [`techniques`]: all of these and plain use, in one order, from cheap to dear;
+//! - `sabotage` (feature `hooks`): bugs planted in the engine, and which technique finds them;
+//! - `fuzz` (feature `hooks`): what is done with bytes that anybody may have written;
 //! - [`process_kill`]: a real process, killed at random;
 //! - `target` (Unix): any engine, behind a small trait, killed as a process;
 //! - `fuse` (feature `fuse`, Linux): a file system that loses power under such a process;
+//! - [`concurrent`]: histories of concurrent transactions, recorded and checked;
 //! - [`corruption`]: the files of a log, damaged;
 //! - [`mod@reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
 //!
@@ -20,14 +25,24 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub use steadfast_core::{CRASH_POINTS_COMPILED_IN, CrashPoint, check_crash_point};
+pub use steadfast_core::{SABOTAGE_COMPILED_IN, SABOTAGE_VARIABLE, Sabotage, sabotaged};
+#[cfg(feature = "hooks")]
+pub use steadfast_core::{sabotage_every_thread, sabotage_this_thread};
 
+pub mod campaign;
+pub mod concurrent;
 pub mod corruption;
 pub mod crash;
 pub mod crash_disk;
+pub mod damage;
 pub mod death;
+pub mod durations;
+pub mod faults;
 pub mod fixture;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 pub mod fuse;
+#[cfg(feature = "hooks")]
+pub mod fuzz;
 #[cfg(feature = "hooks")]
 pub mod harness;
 #[cfg(feature = "hooks")]
@@ -39,11 +54,14 @@ mod panics;
 pub mod process_kill;
 pub mod reference;
 #[cfg(feature = "hooks")]
+pub mod sabotage;
+#[cfg(feature = "hooks")]
 pub mod scenarios;
 pub mod seed;
 pub mod sim;
 #[cfg(unix)]
 pub mod target;
+pub mod techniques;
 pub mod worker;
 pub mod workload;
 

@@ -17,7 +17,7 @@ mod rules;
 mod tree;
 
 pub use disk::{NameDurability, SimDisk, Step};
-pub use fault::{EIO, ENOSPC, FailedSync, Fault, StepKind};
-pub use image::Moment;
+pub use fault::{EIO, ENOSPC, FailedSync, Fault, Lie, StepKind};
+pub use image::{Moment, Unsynced, UnsyncedChange};
 pub use plan::{Choice, Plan, PlanError, PlanErrorKind};
 pub use rules::Rules;
