@@ -4,7 +4,6 @@
 //! judgements that need another opening are made on a share of the images each: [`Checks`].
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use steadfast_engine::{
@@ -13,6 +12,7 @@ use steadfast_engine::{
 };
 
 use crate::model::{Content, Op, content_now, content_of};
+use crate::panics::caught;
 use crate::sim::{Choice, Moment, Plan, SimDisk};
 use crate::workload::{Driver, History, Progress, Workload, builder};
 
@@ -343,7 +343,7 @@ impl<'a> Judge<'a> {
         if lost_its_beginning(image) {
             self.tally.compacted += 1;
         }
-        let found = catch(|| self.open(image, progress, low, cut))?;
+        let found = caught(|| self.open(image, progress, low, cut))?;
         *self.tally.classes.entry(found.class).or_default() += 1;
         *self.tally.snapshots.entry(found.snapshots).or_default() += 1;
         if let Some(key) = key {
@@ -625,7 +625,7 @@ impl<'a> Judge<'a> {
                 let place =
                     || format!("recovery crashed after its step {}, image {index}", moment.step());
                 let again =
-                    catch(|| self.reopen(&image)).map_err(|why| format!("{}: {why}", place()))?;
+                    caught(|| self.reopen(&image)).map_err(|why| format!("{}: {why}", place()))?;
                 let fine = match cut {
                     // Nothing was in doubt before recovery began.
                     Cut::Power => again.prefix == found.prefix || found.prefix.is_none(),
@@ -714,13 +714,4 @@ fn about(moment: &Moment, plan: &Plan) -> String {
 fn dropped(disk: &SimDisk) -> SimDisk {
     let moment = disk.moment();
     moment.cut(&Plan(vec![Choice::Drop; moment.pending_len()]))
-}
-
-/// A panic is a verdict too.
-fn catch<T>(work: impl FnOnce() -> Verdict<T>) -> Verdict<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(format!("panicked: {}", text.unwrap_or("?")))
-    })
 }
