@@ -11,7 +11,8 @@ use steadfast_engine::{
     Value, Version,
 };
 
-use crate::model::{Content, Op, content_now, content_of};
+use crate::durations::Durations;
+use crate::model::{Content, Item, Op, content_now, content_of};
 use crate::panics::caught;
 use crate::sim::{Choice, Moment, Plan, SimDisk};
 use crate::workload::{Driver, History, Progress, Workload, builder};
@@ -64,6 +65,8 @@ pub struct Tally {
     pub versions: u64,
     /// Snapshots that were written while a streamed transaction was open.
     pub straddled: u64,
+    /// How long opening an image for writing took.
+    pub openings: Durations,
     /// Seconds it took.
     pub seconds: f64,
     /// Seconds that a core worked for it, where the system tells (Linux); else as `seconds`.
@@ -84,6 +87,7 @@ impl Tally {
         self.read_only += other.read_only;
         self.cut_again += other.cut_again;
         self.closed += other.closed;
+        self.openings.add_all(&other.openings);
         self.seconds += other.seconds;
         self.core_seconds += other.core_seconds;
         for (class, count) in &other.classes {
@@ -252,6 +256,21 @@ impl<'a> Judge<'a> {
         self
     }
 
+    /// The durability mode that images are judged by.
+    pub const fn mode(&self) -> DurabilityMode {
+        self.mode
+    }
+
+    /// How hard it looks.
+    pub const fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// What was judged so far.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Judges the crash images of one moment.
     pub fn moment(&mut self, moment: &Moment, cut: Cut) -> Verdict<()> {
         self.tally.moments += 1;
@@ -396,9 +415,11 @@ impl<'a> Judge<'a> {
         }
         self.tally.read_only += u64::from(read.is_some());
         let disk = image.killed();
+        let started = Instant::now();
         let db = builder(&disk, self.config.clone())
             .open()
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
+        self.tally.openings.add(started.elapsed());
         let (class, snapshots) = (db.recovery_report().log, db.recovery_report().snapshots);
         if !matches!(snapshots, SnapshotClass::Nothing | SnapshotClass::Sound) {
             return Err(format!("a crash damaged a snapshot: {}", db.recovery_report()));
@@ -579,10 +600,12 @@ impl<'a> Judge<'a> {
         match content_now(&db) {
             Ok(found) if found == after => Ok(version),
             Ok(found) => {
-                let missing: Vec<_> =
-                    after.iter().filter(|(item, at)| found.get(item) != Some(at)).collect();
-                let extra: Vec<_> =
-                    found.iter().filter(|(item, at)| after.get(item) != Some(at)).collect();
+                let not_in = |other: &Content, (item, at): &(&Item, &(Version, Value))| {
+                    other.get(*item) != Some(at)
+                };
+                let missing = after.iter().filter(|one| not_in(&found, one)).map(|one| one.0);
+                let extra = found.iter().filter(|one| not_in(&after, one)).map(|one| one.0);
+                let (missing, extra): (Vec<_>, Vec<_>) = (missing.collect(), extra.collect());
                 Err(format!("closed, then missing {missing:?}, extra {extra:?}; {report}"))
             }
             Err(error) => Err(format!("closed, then reading: {error}")),

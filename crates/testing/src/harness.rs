@@ -363,7 +363,8 @@ impl CrashHarness {
         }
         let backend = match (&config.worker, &medium) {
             (Some(program), Medium::Files(dir)) => {
-                let worker = Worker::spawn(program, dir, None, config.mode, config.segment_bytes)?;
+                let worker =
+                    Worker::spawn(program, &[], dir, None, config.mode, config.segment_bytes)?;
                 match worker.answer(config.timeout) {
                     Answer::Line(line) if line.starts_with("open") => {}
                     _ => return Err(CrashTestError::Worker("it did not open".into())),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use steadfast_core::ReplayTarget;
+use steadfast_core::{ReplayTarget, Sabotage, sabotaged};
 
 use crate::disk::{Access, Disk, DiskFile, read_full_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
@@ -242,7 +242,9 @@ impl Wal {
         target.finish(replayed.stats.final_version);
         if limit.is_none() {
             let before = scan.promised;
-            scan.look_behind(self)?;
+            if !sabotaged(Sabotage::LookNotBehind) {
+                scan.look_behind(self)?;
+            }
             if beside == Beside::AWriter && self.has_grown(&scan)? {
                 // What was not there yet is no damage, and promises of later groups are about
                 // what came after this reader had passed.
@@ -251,6 +253,9 @@ impl Wal {
                 scan.damage = None;
                 scan.unnamed = None;
             }
+        }
+        if sabotaged(Sabotage::IgnorePromise) {
+            scan.promised = scan.promised.min(scan.end.position);
         }
         let promised = scan.promised;
         scan.at_promise = scan.boundaries.iter().find(|at| at.1 == promised).copied();
@@ -375,7 +380,7 @@ impl Wal {
                     Tail::Torn(kind) | Tail::Changed(kind) => kind,
                 };
                 scan.damage = Some(Damage { file: segment.label(), offset, kind });
-                if scan.end.tail != Tail::Nothing {
+                if scan.end.tail != Tail::Nothing && !sabotaged(Sabotage::LookNotBehind) {
                     scan.note(&reader.evidence()?);
                 }
                 break;
@@ -488,7 +493,11 @@ fn open_segment(
             Err(Error::NewerFormat { file: label, found, known: WAL_FORMAT })
         }
         Err(HeaderError::Corrupt(kind)) => damaged(kind),
-        Ok(header) if header.database != manifest.database => damaged(CorruptionKind::Foreign),
+        Ok(header)
+            if header.database != manifest.database && !sabotaged(Sabotage::NoDatabaseCheck) =>
+        {
+            damaged(CorruptionKind::Foreign)
+        }
         Ok(header) if header.number != number => damaged(CorruptionKind::BadHeader),
         Ok(header) => Ok(Found::Segment(Segment { header, file, bytes, valid_end: None })),
     }
