@@ -90,10 +90,28 @@ fn numbers(
     Ok(numbers)
 }
 
-/// Removes a file. Returns its length.
+/// Removes a file. Returns its length; nothing if the writer was first to remove a segment that
+/// it had prepared and gone on without.
 fn remove(disk: &dyn Disk, layout: &Layout, path: &Path) -> Result<u64> {
     let bytes = disk.open(path, Access::Read).and_then(|file| file.len()).unwrap_or(0);
-    disk.remove(path).at(layout.label(path), "remove")?;
+    match disk.remove(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        removed => removed.at(layout.label(path), "remove")?,
+    }
     log::info!("{}: removed, nothing needs it any more", layout.label(path));
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::std_disk::StdDisk;
+
+    #[test]
+    fn a_file_that_somebody_else_removed_is_no_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path());
+        let path = layout.segment(7);
+        assert_eq!(remove(&StdDisk, &layout, &path).unwrap(), 0);
+    }
 }
