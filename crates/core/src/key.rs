@@ -117,7 +117,8 @@ impl std::fmt::Debug for Key {
 ///
 /// Keys that are only looked up are not put together first. That saves an allocation, and a
 /// processor that reads bytes across the seam of two writes has to wait for everything before
-/// them: it costs a point read more than all its cache misses.
+/// them: it costs a point read more than all its cache misses. For the same reason the way of
+/// such a key is inlined wherever a read goes: passed on, it would be copied through memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyRef<'a> {
     /// The bytes in front of the primitive's own key, below how many there are.
@@ -127,7 +128,7 @@ pub struct KeyRef<'a> {
 
 impl<'a> KeyRef<'a> {
     /// As [`Key::new`].
-    #[inline]
+    #[inline(always)]
     pub fn new(namespace: NamespaceId, tag: TypeTag, user_key: &'a [u8]) -> Result<Self> {
         check_user_key(user_key)?;
         let bytes = u64::from(namespace.0) << 8 | tag as u64;
@@ -135,7 +136,7 @@ impl<'a> KeyRef<'a> {
     }
 
     /// Whether `stored` is this key.
-    #[inline]
+    #[inline(always)]
     pub fn is(&self, stored: &[u8]) -> bool {
         match stored.split_first_chunk() {
             Some((prefix, own)) => own == self.own && prefix_number(prefix) == self.prefix,
@@ -154,7 +155,7 @@ impl<'a> KeyRef<'a> {
 }
 
 impl<'a, T: AsRef<[u8]> + ?Sized> From<&'a T> for KeyRef<'a> {
-    #[inline]
+    #[inline(always)]
     fn from(stored: &'a T) -> Self {
         let stored = stored.as_ref();
         match stored.split_first_chunk() {

@@ -495,7 +495,7 @@ impl Database {
     }
 
     /// The newest live record of `key` in `run`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn latest(&self, run: Run, key: KeyRef<'_>) -> Result<Option<Record>> {
         self.check_open()?;
         check_live(&self.inner.namespaces, run)?;

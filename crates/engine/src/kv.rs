@@ -17,7 +17,7 @@ pub(crate) fn key(run: Run, key: &[u8]) -> Result<Key> {
 }
 
 /// The same key, to be looked up.
-#[inline]
+#[inline(always)]
 fn key_ref(run: Run, key: &[u8]) -> Result<KeyRef<'_>> {
     Ok(KeyRef::new(run.namespace, TypeTag::Kv, key)?)
 }

@@ -45,7 +45,7 @@ impl Source for &View {
         check_live(&self.namespaces, run)
     }
 
-    #[inline]
+    #[inline(always)]
     fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
         Ok(self.inner.get(key)?)
     }

@@ -58,7 +58,7 @@ impl Points {
         Self { shards, hasher: RandomState::default() }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash<'a>(&self, key: impl Into<KeyRef<'a>>) -> u64 {
         self.hasher.hash_one(key.into())
     }
@@ -69,7 +69,7 @@ impl Points {
     }
 
     /// What a reader sees whose version `at` tells, asked for under the lock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn probe(&self, key: KeyRef<'_>, at: impl FnOnce() -> Version) -> Probe {
         let hash = self.hash(key);
         let table = lock::read(self.shard(hash));

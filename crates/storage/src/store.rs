@@ -107,7 +107,7 @@ impl UnifiedStore {
     }
 
     /// The newest published value of a key that is live at `now`.
-    #[inline]
+    #[inline(always)]
     pub fn get_latest<'a>(
         &self,
         key: impl Into<KeyRef<'a>>,
@@ -116,7 +116,7 @@ impl UnifiedStore {
         Ok(self.newest(key.into())?.filter(|record| record.is_live(now)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn newest(&self, key: KeyRef<'_>) -> Result<Option<Record>> {
         // Without a view nothing holds a version in place, so which one is visible is asked
         // under the lock that pruning takes: it has left the newest one visible by then.
@@ -380,7 +380,7 @@ impl ReplayTarget for UnifiedStore {
 impl Inner {
     /// The newest record of a key not above the version that `at` tells, asked for under the
     /// lock of what is read.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn newest_at(
         &self,
         key: KeyRef<'_>,

@@ -93,7 +93,7 @@ impl View {
     /// Errors, as of every read: [`HistoryTrimmed`](Error::HistoryTrimmed) if what it should see
     /// may be gone, which happens only to views that were opened in the past;
     /// [`Table`](Error::Table) if it needs a piece of the table beneath that cannot be read.
-    #[inline]
+    #[inline(always)]
     pub fn get<'a>(&self, key: impl Into<KeyRef<'a>>) -> Result<Option<Record>> {
         let key = key.into();
         if !self.held.whole {
