@@ -259,3 +259,26 @@ fn a_file_with_an_impossible_number_is_left_alone() {
     std::fs::write(db.path().join("WAL/wal-18446744073709551615.seg"), "").unwrap();
     db.reopen().expect_commits(3);
 }
+
+/// Creation was killed between the rename of the MANIFEST and the sync of its directory. The
+/// next opening built on that MANIFEST; a power cut then took it away and left the segment:
+/// that is damage to whoever looks, and it never opened again.
+#[test]
+fn what_a_killed_creation_left_is_durable_before_anything_stands_on_it() {
+    let config = strict(Vec::new()).config;
+    let disk = SimDisk::new();
+    disk.record_moments();
+    drop(builder(&disk, config.clone()).open().unwrap());
+    for killed in disk.take_moments() {
+        let disk = killed.kill();
+        disk.record_moments();
+        let db = builder(&disk, config.clone()).open().unwrap();
+        commit(&db, &put("k", 10));
+        for moment in disk.take_moments() {
+            for plan in moment.plans(0, &mut fastrand::Rng::with_seed(1)) {
+                let opened = builder(&moment.cut(&plan), config.clone()).open();
+                opened.unwrap_or_else(|error| panic!("{killed:?}, {moment:?}, {plan}: {error}"));
+            }
+        }
+    }
+}

@@ -638,6 +638,11 @@ impl Recovered {
         let mut manifest = self.wal.manifest().clone();
         // One that cannot be used is not what the next one could be fallen back from.
         manifest.snapshots.clone_from(&self.opened.live);
+        if self.again.is_some() || self.wal.segments.is_empty() {
+            // A process that was killed may have left a MANIFEST that is there to see and whose
+            // name is not durable. It has to be before anything is that needs it.
+            disk.sync_dir(layout.root()).at(".", "sync the directory")?;
+        }
         if let Some(again) = self.again {
             let (segment, end, chain) =
                 self.write_again(&**disk, layout, options, entropy, again)?;

@@ -126,6 +126,11 @@ impl DatabaseConfig {
         }
     }
 
+    /// When a commit counts as done.
+    pub const fn durability(&self) -> DurabilityMode {
+        self.mode
+    }
+
     /// [`DurabilityMode::Strict`].
     pub const fn strict() -> Self {
         Self::new(DurabilityMode::Strict)

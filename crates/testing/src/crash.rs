@@ -1,7 +1,6 @@
 //! Crash images of a program, each opened and held against what the program was told.
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use steadfast_engine::{
@@ -10,6 +9,7 @@ use steadfast_engine::{
 };
 
 use crate::model::{Content, Op, content_now, content_of};
+use crate::panics::caught;
 use crate::sim::{Choice, Moment, Plan, SimDisk};
 use crate::workload::{Driver, History, Progress, Workload, builder};
 
@@ -228,7 +228,7 @@ impl<'a> Judge<'a> {
         if lost_its_beginning(image) {
             self.tally.compacted += 1;
         }
-        let found = catch(|| self.open(image, progress, low, cut))?;
+        let found = caught(|| self.open(image, progress, low, cut))?;
         *self.tally.classes.entry(found.class).or_default() += 1;
         *self.tally.snapshots.entry(found.snapshots).or_default() += 1;
         if let Some(key) = key {
@@ -480,7 +480,7 @@ impl<'a> Judge<'a> {
                 let place =
                     || format!("recovery crashed after its step {}, image {index}", moment.step());
                 let again =
-                    catch(|| self.reopen(&image)).map_err(|why| format!("{}: {why}", place()))?;
+                    caught(|| self.reopen(&image)).map_err(|why| format!("{}: {why}", place()))?;
                 let fine = match cut {
                     // Nothing was in doubt before recovery began.
                     Cut::Power => again.prefix == found.prefix || found.prefix.is_none(),
@@ -537,13 +537,4 @@ fn lost_its_beginning(image: &SimDisk) -> bool {
 fn dropped(disk: &SimDisk) -> SimDisk {
     let moment = disk.moment();
     moment.cut(&Plan(vec![Choice::Drop; moment.pending_len()]))
-}
-
-/// A panic is a verdict too.
-fn catch<T>(work: impl FnOnce() -> Verdict<T>) -> Verdict<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(format!("panicked: {}", text.unwrap_or("?")))
-    })
 }

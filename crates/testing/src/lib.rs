@@ -5,6 +5,7 @@
 //! - [`model`]: [`model::ReferenceModel`], what a database must contain;
 //! - [`workload`]: programs drawn from a seed, and the record of what they were told;
 //! - [`fixture`]: a database in a real directory, to be damaged by hand;
+//! - [`matrix`]: your program, your invariant, and every crash image in between;
 //! - [`crash`]: every crash image of a program, opened and judged;
 //! - `injector` and `harness` (feature `hooks`): crashes at chosen points inside the engine;
 //! - `scenarios` (feature `hooks`): every crash point, crash and durability mode, and what must
@@ -27,8 +28,10 @@ pub mod fixture;
 pub mod harness;
 #[cfg(feature = "hooks")]
 pub mod injector;
+pub mod matrix;
 pub mod model;
 pub mod operation;
+mod panics;
 pub mod process_kill;
 pub mod reference;
 #[cfg(feature = "hooks")]

@@ -16,6 +16,13 @@ pub fn seed_or(default: u64) -> u64 {
 
 /// One line for a shell that runs the calling test again with `seed`.
 pub fn replay_line(seed: u64) -> String {
+    cargo_line(SEED_VARIABLE, &seed.to_string())
+}
+
+/// One line for a shell that runs the calling test again with an environment variable set.
+pub(crate) fn cargo_line(variable: &str, value: &str) -> String {
+    let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let value = if plain { value.to_owned() } else { format!("'{value}'") };
     let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "steadfast-testing".into());
     let program = std::env::current_exe().unwrap_or_default();
     let stem = program.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -24,7 +31,7 @@ pub fn replay_line(seed: u64) -> String {
     let target = stem.rsplit_once('-').map_or(stem.as_str(), |(name, _)| name);
     let is_test = program.parent().is_some_and(|folder| folder.ends_with(Path::new("deps")));
     if !is_test {
-        return format!("{SEED_VARIABLE}={seed} {}", program.display());
+        return format!("{variable}={value} {}", program.display());
     }
     let kind = if target == package.replace('-', "_") {
         "--lib".to_owned()
@@ -33,7 +40,7 @@ pub fn replay_line(seed: u64) -> String {
     };
     let test = std::thread::current().name().filter(|name| *name != "main").map(str::to_owned);
     let exact = test.map_or_else(String::new, |test| format!(" --exact {test}"));
-    format!("{SEED_VARIABLE}={seed} cargo test -p {package} {kind} -- --nocapture{exact}")
+    format!("{variable}={value} cargo test -p {package} {kind} -- --nocapture{exact}")
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::sim::disk::SimDisk;
+use crate::sim::plan::{Choice, Plan};
 use crate::sim::tree::{Dir, DirOp, File, FileChange, FileOp, Id, Tree, apply_dir, apply_file};
 
 /// What a device writes whole, in bytes.
@@ -14,45 +15,6 @@ const ONE_BY_ONE_MAX: usize = 16;
 
 /// Above this many sectors, those of a torn write tried one by one are the first and last.
 const SECTORS_MAX: u64 = 24;
-
-/// What became of one operation that was not durable. Sectors count from 0 at the first that
-/// a write touches; for anything but a write, all but `Drop` is `Keep`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
-    /// It is there.
-    Keep,
-    /// It is not.
-    Drop,
-    /// Only the first so many sectors of it.
-    First(u64),
-    /// All but the first so many sectors of it.
-    AllBut(u64),
-    /// All but this one sector.
-    Without(u64),
-    /// All of it, but this one sector is garbage.
-    Garbage(u64),
-}
-
-/// One crash image: its choices, in the order of the operations.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan(pub Vec<Choice>);
-
-impl std::fmt::Display for Plan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[")?;
-        for choice in &self.0 {
-            match choice {
-                Choice::Keep => f.write_str("+")?,
-                Choice::Drop => f.write_str("-")?,
-                Choice::First(n) => write!(f, "(<{n})")?,
-                Choice::AllBut(n) => write!(f, "(>={n})")?,
-                Choice::Without(n) => write!(f, "(!{n})")?,
-                Choice::Garbage(n) => write!(f, "(?{n})")?,
-            }
-        }
-        f.write_str("]")
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Target {
@@ -137,9 +99,7 @@ impl Moment {
             .pending()
             .iter()
             .enumerate()
-            .map(|(index, pending)| {
-                (pending.target, plan.0.get(index).copied().unwrap_or(Choice::Keep))
-            })
+            .map(|(index, pending)| (pending.target, plan.choice(index)))
             .collect();
         let of_file = |id: Id, index: usize| {
             let same =

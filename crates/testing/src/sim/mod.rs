@@ -12,8 +12,10 @@ mod content;
 mod disk;
 mod fault;
 mod image;
+mod plan;
 mod tree;
 
 pub use disk::{NameDurability, SimDisk, Step};
 pub use fault::{EIO, ENOSPC, FailedSync, Fault, StepKind};
-pub use image::{Choice, Moment, Plan};
+pub use image::Moment;
+pub use plan::{Choice, Plan, PlanError, PlanErrorKind};

@@ -1,0 +1,181 @@
+//! The crash matrix finds planted bugs of applications, makes them small, and repeats them.
+
+use std::time::Duration;
+
+use steadfast_engine::{DatabaseConfig, DurabilityMode};
+use steadfast_testing::matrix::{Left, MatrixError, crash_matrix};
+
+#[path = "../examples/two_transactions.rs"]
+#[allow(dead_code)]
+mod two_transactions;
+
+use two_transactions::{crash, in_one, in_two};
+
+#[test]
+fn an_invariant_kept_in_two_transactions_is_found_and_made_small() {
+    let report = crash(1, in_two);
+    let failure = report.failure.as_ref().unwrap_or_else(|| panic!("{report}"));
+    println!("{report}");
+    // One round, an amount of 1, from account 0 to account 0 or 1.
+    assert_eq!(failure.case.lives.len(), 1);
+    assert!(failure.case.lives[0].draws.len() <= 4, "{report}");
+    assert_eq!(failure.case.lives[0].draws[..2], [1, 1], "{report}");
+    assert_eq!(failure.why, "the sum of all accounts is -1");
+    assert!(failure.acknowledged.is_empty(), "it was not told to anybody yet: {report}");
+}
+
+#[test]
+fn a_token_repeats_the_failure_and_nothing_else() {
+    let failure = crash(1, in_two).failure.expect("it fails");
+    let token = failure.case.to_string();
+    let replay = |transfer| {
+        crash_matrix(99)
+            .replay(&token)
+            .run(move |db, ack| two_transactions::bank(db, ack, transfer))
+            .check(two_transactions::sum_is_zero)
+    };
+    let again = replay(in_two);
+    assert_eq!(again.images, 1);
+    assert_eq!(
+        again.failure.map(|failure| (failure.case, failure.why)),
+        Some((failure.case, failure.why))
+    );
+    // The crash comes elsewhere in the program without the bug, or not at all.
+    assert!(replay(in_one).failure.is_none());
+    let bad = crash_matrix(1)
+        .replay("3@x")
+        .run(|_, _: &steadfast_testing::matrix::Ack<()>| Ok(()))
+        .check(|_, _| Ok(()));
+    assert!(matches!(bad.error, Some(MatrixError::Token(_))), "{bad}");
+    let other = crash_matrix(1)
+        .replay("@99999k")
+        .run(|_, _: &steadfast_testing::matrix::Ack<()>| Ok(()))
+        .check(|_, _| Ok(()));
+    assert!(matches!(other.error, Some(MatrixError::OtherProgram { .. })), "{other}");
+}
+
+#[test]
+fn an_application_without_the_bug_passes() {
+    let report = crash(1, in_one);
+    report.expect_good();
+    assert!(report.opened > 1_000, "{report}");
+    assert!(report.nested > 1_000, "{report}");
+}
+
+/// What is acknowledged before it is durable is lost by a power cut, and by nothing else.
+#[test]
+fn acknowledged_too_early_is_found_by_a_power_cut() {
+    let crash = |promised_only: bool| {
+        crash_matrix(3)
+            .config(DatabaseConfig::new(DurabilityMode::Buffered).manual_checkpoints())
+            .run(|db, ack| {
+                let run = db.get_or_create_run("r")?;
+                for n in ack.rounds(6) {
+                    db.kv_put(run, format!("{n}"), 1)?;
+                    ack.done(n);
+                    if ack.draw(4) == 0 {
+                        db.flush()?;
+                    }
+                }
+                Ok(())
+            })
+            .check(move |db, acked| {
+                let due: Vec<u64> = match promised_only {
+                    true => acked.iter().copied().collect(),
+                    false => acked.all().copied().collect(),
+                };
+                for n in due {
+                    let run = db.resolve_run("r")?;
+                    db.kv_get(run, format!("{n}"))?.ok_or_else(|| format!("{n} is lost"))?;
+                }
+                Ok(())
+            })
+    };
+    crash(true).expect_good();
+    let failure = crash(false).failure.expect("a buffered commit does not survive a power cut");
+    assert_eq!(failure.case.lives[0].draws.len(), 1, "one round: {failure}");
+    assert!(matches!(failure.case.lives[0].left, Left::Power(_)), "{failure}");
+}
+
+/// Crashes inside the program started again: a service that numbers its starts.
+#[test]
+fn what_a_second_start_breaks_is_found() {
+    let crash = |together: bool| {
+        crash_matrix(5)
+            .depth(2)
+            .starting_again()
+            .run(move |db, ack| {
+                let run = db.get_or_create_run("service")?;
+                let count = |key: &str| {
+                    db.kv_get(run, key)
+                        .map(|found| found.and_then(|found| found.value.as_int()).unwrap_or(0))
+                };
+                let (starts, log) = (count("starts")?, count("log")?);
+                if together || starts == 0 {
+                    db.transaction(|tx| {
+                        tx.kv_put(run, "starts", starts + 1)?;
+                        tx.kv_put(run, "log", log + 1)
+                    })?;
+                } else {
+                    // Only from the second start on.
+                    db.kv_put(run, "starts", starts + 1)?;
+                    db.kv_put(run, "log", log + 1)?;
+                }
+                ack.done(starts + 1);
+                Ok(())
+            })
+            .check(|db, acked| {
+                let Ok(run) = db.resolve_run("service") else {
+                    return acked.expect(acked.is_empty(), || "the service is gone".into());
+                };
+                let starts = db.kv_get(run, "starts")?.and_then(|found| found.value.as_int());
+                let log = db.kv_get(run, "log")?.and_then(|found| found.value.as_int());
+                assert_eq!(starts, log, "every start is in the log");
+                let last = acked.iter().max().copied();
+                acked.expect(starts >= last, || format!("start {last:?} is lost: {starts:?}"))
+            })
+    };
+    crash(true).expect_good();
+    let report = crash(false);
+    let failure = report.failure.as_ref().unwrap_or_else(|| panic!("{report}"));
+    println!("{report}");
+    assert_eq!(failure.case.lives.len(), 2, "one start is not enough: {report}");
+    assert!(failure.why.starts_with("panicked at"), "{report}");
+    assert!(failure.why.contains("every start is in the log"), "{report}");
+}
+
+#[test]
+fn a_program_that_fails_by_itself_is_no_crash() {
+    let report = crash_matrix(1)
+        .run(|db, ack: &steadfast_testing::matrix::Ack<()>| {
+            ack.draw(10);
+            db.kv_put(db.resolve_run("nobody")?, "key", 1)?;
+            Ok(())
+        })
+        .check(|_, _| Ok(()));
+    assert!(report.failure.is_none());
+    let error = report.error.as_ref().expect("it fails").to_string();
+    assert!(error.starts_with("the program failed without any crash, with draws ["), "{error}");
+    assert!(error.contains("nobody"), "{error}");
+}
+
+#[test]
+fn limits_are_kept_and_told() {
+    let program = |images| {
+        crash_matrix(1)
+            .images_max(images)
+            .depth(0)
+            .time_max(Duration::from_secs(600))
+            .run(|db, ack: &steadfast_testing::matrix::Ack<()>| {
+                let run = db.get_or_create_run("r")?;
+                for n in ack.rounds(10) {
+                    db.kv_put(run, format!("{n}"), "value")?;
+                }
+                Ok(())
+            })
+            .check(|_, _| Ok(()))
+    };
+    let few = program(500);
+    assert!(few.cut_short && few.images < 1_500, "some of every moment, not all: {few}");
+    assert_eq!(few.nested, 0, "{few}");
+}
