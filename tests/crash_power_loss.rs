@@ -4,6 +4,7 @@
 
 use steadfast::{DurabilityMode, SnapshotClass};
 use steadfast_testing::crash::{Cut, Effort, Tally, explore};
+use steadfast_testing::seed::effort;
 use steadfast_testing::workload::{BATCHED, Workload};
 
 /// The seed to begin with: `STEADFAST_SEED`, or always the same.
@@ -14,10 +15,10 @@ fn first_seed() -> u64 {
 fn survive(mode: DurabilityMode, workloads: u64, length: usize) {
     // In strict mode there are several times as many steps.
     let nested_every = if mode == DurabilityMode::Strict { 1000 } else { 900 };
-    let effort =
-        Effort { random: 6, nested_every, depth: 2, queued_versions: true, lost_pages: false };
+    let hard =
+        Effort { random: 6, nested_every, depth: 3, queued_versions: true, lost_pages: false };
     let mut total = Tally::default();
-    for seed in first_seed()..first_seed() + workloads {
+    for seed in first_seed()..first_seed() + workloads * effort() {
         let workload = Workload::seeded(seed, mode, length);
         // Checkpoints when the program says so, all history kept, checkpoints by themselves.
         let workload = match seed % 3 {
@@ -25,7 +26,7 @@ fn survive(mode: DurabilityMode, workloads: u64, length: usize) {
             2 => workload.keeping_all(),
             _ => workload.with_checkpoints_after(6 << 10),
         };
-        match explore(&workload, Cut::Power, effort, seed) {
+        match explore(&workload, Cut::Power, hard, seed) {
             Ok(tally) => total.add(&tally),
             Err(why) => panic!("seed {seed} (rerun with STEADFAST_SEED={seed}): {why}"),
         }
@@ -39,7 +40,16 @@ fn survive(mode: DurabilityMode, workloads: u64, length: usize) {
         let enough = |what: &str, count: u64, least: u64| {
             assert!(count >= least, "{what}: only {count}");
         };
+        // Three modes: 50,000 of these each time that the tests are run.
+        enough("images", total.images, 17_000 * effort());
         enough("crashes inside recovery", total.nested, 10_000);
+        for depth in 0..3 {
+            let count = total.depths.get(depth).copied().unwrap_or(0);
+            enough("crashes inside recovery at each depth", count, 300);
+        }
+        enough("read-only openings", total.read_only, 1_000);
+        enough("power cuts after opening", total.cut_again, 1_000);
+        enough("closed and opened again", total.closed, 1_000);
         enough("images whose log has lost its beginning", total.compacted, 500);
         enough("images read in place, then loaded", total.in_place, 500);
         enough("recovered databases that were compacted", total.compactions, 500);

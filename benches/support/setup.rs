@@ -7,8 +7,9 @@ use criterion::Criterion;
 /// Criterion with few, short samples: most rows wait for a disk, and a whole `cargo bench`
 /// should take minutes.
 pub(crate) fn criterion() -> Criterion {
-    let hooks = steadfast_testing::CRASH_POINTS_COMPILED_IN;
-    println!("crash points compiled in: {}", if hooks { "YES: publish no figure" } else { "no" });
+    let crash_points = steadfast_testing::CRASH_POINTS_COMPILED_IN;
+    let hooks = crash_points || steadfast_testing::SABOTAGE_COMPILED_IN;
+    println!("hooks compiled in: {}", if hooks { "YES: publish no figure" } else { "no" });
     Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use steadfast::CompactMode;
+use steadfast_testing::campaign::{Campaign, CellToken};
 
 use crate::retention::RetentionSpec;
 
@@ -61,8 +62,11 @@ pub(crate) enum Command {
     Diff(NotYetArgs),
     /// (not yet) Measure commits, reads and recovery here
     Bench(NotYetArgs),
-    /// (not yet) Crash a database in every way and prove what survives
-    CrashTest(NotYetArgs),
+    /// Crash databases in every way for a while, and prove what survives: exit 1 if anything fails
+    CrashTest(CrashTestArgs),
+    /// The process that `crash-test` kills
+    #[command(hide = true)]
+    CrashTestWorker(WorkerArgs),
 }
 
 /// The database, and nothing else.
@@ -267,11 +271,42 @@ pub(crate) struct RepairArgs {
     pub(crate) dry_run: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct CrashTestArgs {
+    /// Where every random choice begins [default: random, printed]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How long to look
+    #[arg(long, value_name = "N", default_value_t = 60,
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: u64,
+    /// Where to put the report, one page of HTML
+    #[arg(long, value_name = "FILE", default_value = "crash-report.html")]
+    pub(crate) report: PathBuf,
+    /// Only this technique; may be given several times
+    #[arg(long, value_name = "NAME", conflicts_with = "replay", value_parser = parse_technique)]
+    pub(crate) technique: Vec<String>,
+    /// Repeat one failure, by the token that was printed with it
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) replay: Option<CellToken>,
+}
+
+/// What the worker is told.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub(crate) rest: Vec<OsString>,
+}
+
 /// Whatever is typed after a command that is not there yet.
 #[derive(Debug, Args)]
 pub(crate) struct NotYetArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub(crate) rest: Vec<OsString>,
+}
+
+fn parse_technique(text: &str) -> Result<String, String> {
+    Campaign::new(0).only(&[text]).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

@@ -4,6 +4,7 @@ mod apply;
 mod backup;
 mod checkpoint;
 mod compact;
+mod crash_test;
 mod dump;
 mod history;
 mod import;
@@ -38,7 +39,8 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<u8> {
         Command::Repair(args) => repair::run(args, json),
         Command::Diff(_) => not_yet("diff"),
         Command::Bench(_) => not_yet("bench"),
-        Command::CrashTest(_) => not_yet("crash-test"),
+        Command::CrashTest(args) => crash_test::run(args, json),
+        Command::CrashTestWorker(args) => Ok(crash_test::work(&args.rest)),
     }
 }
 

@@ -12,7 +12,7 @@ use steadfast_core::codec::Cursor;
 use steadfast_core::{
     Key, Timestamp, TypeTag, Version, WriteKind, WriteSet, event_seq, stream_name,
 };
-use steadfast_durability::disk::{Access, Disk, DiskFile};
+use steadfast_durability::disk::{Access, Disk, DiskFile, read_full_at};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::wal::frame::{Frame, split_body};
@@ -114,7 +114,7 @@ pub(crate) fn read_segment(
 
 fn read_header(file: &dyn DiskFile) -> std::io::Result<std::result::Result<SegmentHeader, String>> {
     let mut block = vec![0; usize::try_from(HEADER_BYTES).unwrap_or(0)];
-    let length = file.read_at(0, &mut block)?;
+    let length = read_full_at(file, 0, &mut block)?;
     Ok(SegmentHeader::decode(&block[..length]).map_err(|error| match error {
         HeaderError::Corrupt(kind) => format!("{kind} at offset 0"),
         HeaderError::NewerFormat(format) => format!("written in format {format}, which is newer"),

@@ -1,34 +1,7 @@
 //! The `steadfast` program: what people and other programs type.
-//!
-//! Reads arguments, calls the library, prints. Promises: the forms of `JSON.md`, one answer for
-//! each line of `apply`, and the exit statuses 0 (done), 1 (refused or failed) and 2 (wrong
-//! usage). It does not know how bytes look, neither in memory nor on disk.
-
-mod args;
-mod commands;
-mod database;
-mod demo;
-mod entry;
-mod failure;
-mod import;
-mod inspection;
-mod json;
-mod lines;
-mod op;
-mod output;
-mod retention;
-mod transact;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    // The commands say what they found themselves; the layers' own words are for those who ask.
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
-    let cli = args::Cli::parse();
-    match commands::run(&cli.command, cli.json) {
-        Ok(status) => ExitCode::from(status),
-        Err(failure) => failure.report(cli.json),
-    }
+    steadfast_cli::main()
 }

@@ -14,6 +14,7 @@ mod record;
 mod replay;
 mod retention;
 mod run_id;
+mod sabotage;
 mod table;
 mod time;
 mod value;
@@ -31,6 +32,9 @@ pub use record::{Record, RecordBuilder};
 pub use replay::ReplayTarget;
 pub use retention::{Retention, RetentionDomain, RetentionFloor, RetentionPolicy};
 pub use run_id::RunId;
+pub use sabotage::{SABOTAGE_COMPILED_IN, SABOTAGE_VARIABLE, Sabotage, sabotaged, unless};
+#[cfg(feature = "sabotage")]
+pub use sabotage::{sabotage_every_thread, sabotage_this_thread};
 pub use table::{Place, SortedTable, TableError, TableSlice};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use value::Value;

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::Path;
 
-use steadfast_core::{CrashPoint, check_crash_point};
+use steadfast_core::{CrashPoint, Sabotage, check_crash_point, sabotaged};
 
 use crate::disk::{Access, Disk};
 use crate::error::{IoContext, Result};
@@ -44,7 +44,8 @@ impl Needed {
         // A file behind the active segment may be one that is being prepared. One between
         // segments of the log was prepared, and overtaken.
         let overtaken = number > *first && number < *active && !self.segments.contains(&number);
-        number >= self.oldest_segment && !overtaken
+        let too_many = u64::from(sabotaged(Sabotage::CompactOneTooMany));
+        number >= self.oldest_segment + too_many && !overtaken
     }
 }
 
@@ -52,15 +53,19 @@ impl Needed {
 pub fn remove_unneeded(disk: &dyn Disk, layout: &Layout, needed: &Needed) -> Result<Removed> {
     let mut removed = Removed::default();
     for number in numbers(disk, layout, &layout.snapshots(), Layout::parse_snapshot_name)? {
-        if !needed.snapshots.contains(&number) {
-            removed.bytes += remove(disk, layout, &layout.snapshot(number))?;
+        if !needed.snapshots.contains(&number)
+            && let Some(bytes) = remove(disk, layout, &layout.snapshot(number))?
+        {
+            removed.bytes += bytes;
             removed.snapshots += 1;
             check_crash_point(CrashPoint::DuringCompaction);
         }
     }
     for number in numbers(disk, layout, &layout.wal(), Layout::parse_segment_name)? {
-        if !needed.segment(number) {
-            removed.bytes += remove(disk, layout, &layout.segment(number))?;
+        if !needed.segment(number)
+            && let Some(bytes) = remove(disk, layout, &layout.segment(number))?
+        {
+            removed.bytes += bytes;
             removed.segments += 1;
             check_crash_point(CrashPoint::DuringCompaction);
         }
@@ -90,28 +95,14 @@ fn numbers(
     Ok(numbers)
 }
 
-/// Removes a file. Returns its length; nothing if the writer was first to remove a segment that
-/// it had prepared and gone on without.
-fn remove(disk: &dyn Disk, layout: &Layout, path: &Path) -> Result<u64> {
+/// Removes a file. Returns its length; `None` if somebody else has removed it meanwhile, as the
+/// log does with a segment that was prepared and overtaken.
+fn remove(disk: &dyn Disk, layout: &Layout, path: &Path) -> Result<Option<u64>> {
     let bytes = disk.open(path, Access::Read).and_then(|file| file.len()).unwrap_or(0);
     match disk.remove(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         removed => removed.at(layout.label(path), "remove")?,
     }
     log::info!("{}: removed, nothing needs it any more", layout.label(path));
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::std_disk::StdDisk;
-
-    #[test]
-    fn a_file_that_somebody_else_removed_is_no_failure() {
-        let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path());
-        let path = layout.segment(7);
-        assert_eq!(remove(&StdDisk, &layout, &path).unwrap(), 0);
-    }
+    Ok(Some(bytes))
 }

@@ -98,7 +98,8 @@ pub trait DiskFile: Debug + Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// Reads up to `buffer.len()` bytes from `offset` on; fewer only at the end of the file.
+    /// Reads up to `buffer.len()` bytes from `offset` on. It may read fewer at any time; none
+    /// only at the end of the file. The library reads through [`read_full_at`].
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Hands all of `bytes` to the kernel, to be written at `offset`. When it returns they
@@ -135,10 +136,23 @@ pub trait DiskFile: Debug + Send + Sync {
 /// common file system, and a multiple of every sector size.
 pub const DURABLE_BLOCK_BYTES: u64 = 4096;
 
+/// Reads `buffer.len()` bytes from `offset` on, fewer only at the end of the file. Whoever
+/// takes a short read for the end of a log takes away what lies behind it.
+pub fn read_full_at(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(offset + done as u64, &mut buffer[done..])? {
+            0 => break,
+            n => done += n,
+        }
+    }
+    Ok(done)
+}
+
 /// Reads exactly `buffer.len()` bytes from `offset` on; an end of file before that is an
 /// [`io::ErrorKind::UnexpectedEof`].
 pub(crate) fn read_exact_at(file: &dyn DiskFile, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-    if file.read_at(offset, buffer)? < buffer.len() {
+    if read_full_at(file, offset, buffer)? < buffer.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(())

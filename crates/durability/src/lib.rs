@@ -19,6 +19,7 @@ pub mod replay;
 mod salvage;
 pub mod snapshot;
 mod std_disk;
+mod sync;
 #[cfg(test)]
 mod test_support;
 pub mod verify;

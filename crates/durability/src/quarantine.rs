@@ -4,7 +4,7 @@
 //! The bytes also stay where they were until their segment is deleted; the copy outlives it.
 //! A disk too full for the copy is a warning, not an error.
 
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, read_full_at};
 use crate::error::{IoContext, Result};
 use crate::layout::Layout;
 use crate::recovery::RecoveryReport;
@@ -62,7 +62,8 @@ fn try_keep(disk: &dyn Disk, layout: &Layout, report: &RecoveryReport) -> Result
             let wanted = usize::try_from((end - from).min(1 << 20)).unwrap_or(1 << 20);
             let start = head.len();
             head.resize(start + wanted, 0);
-            let read = source.read_at(from, &mut head[start..]).at(damage.file.clone(), "read")?;
+            let read =
+                read_full_at(&*source, from, &mut head[start..]).at(damage.file.clone(), "read")?;
             head.truncate(start + read);
             copy.write_at(offset, &head).at(&*label, "write")?;
             if read == 0 {

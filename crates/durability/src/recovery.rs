@@ -33,7 +33,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use steadfast_core::{Entropy, ReplayTarget, Version};
+use steadfast_core::{Entropy, ReplayTarget, Sabotage, Version, sabotaged, unless};
 
 use crate::disk::Disk;
 use crate::error::{CorruptionKind, Error, IoContext, Result};
@@ -467,7 +467,7 @@ fn judge(
         // Nothing was ever written.
         log = LogClass::Clean;
     }
-    if scan.unnamed.is_some() {
+    if scan.unnamed.is_some() && !sabotaged(Sabotage::OldManifestAccepted) {
         log = LogClass::Corrupt;
     }
     let lost = matches!(log, LogClass::Corrupt | LogClass::LostTail);
@@ -518,6 +518,7 @@ fn judge(
     let next_version = match footer {
         Some((next_version, _)) if clean => next_version,
         _ if wal.segments.is_empty() => floor.next_version,
+        _ if sabotaged(Sabotage::ReuseVersions) => Version::ZERO,
         // Any version below the ceiling may have been given out and seen.
         _ => Version(ceiling.unwrap_or(0)),
     }
@@ -526,6 +527,9 @@ fn judge(
     let footer_time = footer.map_or(floor.timestamp, |(_, timestamp)| timestamp);
     let (segment, position, chain) = match scan.at_promise {
         _ if log == LogClass::LostTail && policy == RecoveryPolicy::AcceptLoss => {
+            (scan.end_segment, scan.end.position, scan.end_chain)
+        }
+        Some(_) if !lost && sabotaged(Sabotage::RecoveryRewritesNothing) => {
             (scan.end_segment, scan.end.position, scan.end_chain)
         }
         Some(at) => at,
@@ -591,6 +595,9 @@ impl Recovered {
     /// nothing is shown that a power cut could still take away. Returns whether it could.
     pub fn sync_for_reading(&self) -> bool {
         let Some(again) = self.again else { return true };
+        if sabotaged(Sabotage::ReaderDoesNotSync) {
+            return true;
+        }
         self.wal.segments[again.segment..].iter().all(|segment| match segment.file.sync_data() {
             Ok(()) => true,
             Err(error) => {
@@ -762,7 +769,7 @@ impl Recovered {
                 }
                 allocated => allocated.at(&*label, "take the space for")?,
             }
-            file.sync_all().at(&*label, "sync")?;
+            unless(Sabotage::RecoveryDoesNotSync, || file.sync_all()).at(&*label, "sync")?;
             disk.sync_dir(&layout.wal()).at("WAL", "sync the directory")?;
             let segment = ResumedSegment { header, file: file.clone(), bytes };
             Ok((segment, out.position, out.chain))

@@ -10,7 +10,8 @@ use std::sync::mpsc;
 use steadfast_core::codec::Cursor;
 use steadfast_core::limits::{NAMESPACES_MAX, STAGED_BYTES_MAX, STREAMS_OPEN_MAX, VERSION_MAX};
 use steadfast_core::{
-    Namespace, NamespaceId, Record, ReplayTarget, Timestamp, Version, WriteKind, WriteSet,
+    Namespace, NamespaceId, Record, RecordBuilder, ReplayTarget, Sabotage, Timestamp, Version,
+    WriteKind, WriteSet, sabotaged,
 };
 
 use crate::error::Result;
@@ -218,6 +219,13 @@ impl Applier<'_> {
     /// that is still streaming will not be completed. (A new segment or epoch does not say so:
     /// recovery may have written the commit again and left the parts where they were.)
     pub(crate) fn life_ends(&mut self) {
+        if sabotaged(Sabotage::KeepPartialStream) {
+            for (_, staged) in std::mem::take(&mut self.staged) {
+                let (version, timestamp) = (self.newest.next(), self.stats.final_timestamp);
+                let _ = self.commit(version, timestamp, &staged.bytes);
+                self.stats.final_version = version;
+            }
+        }
         if !self.staged.is_empty() {
             log::warn!("{} incomplete transactions were discarded", self.staged.len());
             self.stats.discarded_txns += self.staged.len() as u64;
@@ -316,15 +324,30 @@ impl Applier<'_> {
             self.stats.txns_covered += 1;
             return Ok(());
         }
-        for write in WriteSet::writes_in(writes) {
+        let first = usize::from(sabotaged(Sabotage::DropFirstWrite));
+        for write in WriteSet::writes_in(writes).skip(first) {
             let write = write?;
+            if write.kind == WriteKind::Delete && sabotaged(Sabotage::DeleteNotReplayed) {
+                continue;
+            }
             match write.kind {
                 WriteKind::Put => self.stats.writes_applied += 1,
                 WriteKind::Delete => self.stats.deletes_applied += 1,
             }
-            let record = write.record(version, timestamp);
+            let mut record = write.record(version, timestamp);
+            if record.expiry().is_some() && sabotaged(Sabotage::ExpiryNotReplayed) {
+                let bytes = [record.key(), record.value_bytes()].concat();
+                let builder = RecordBuilder { version, timestamp, expiry: None };
+                record = builder.put(&bytes, record.key().len());
+            }
+            if sabotaged(Sabotage::ApplyTwice) {
+                self.run.push(write.record(version.next(), timestamp));
+            }
             self.run_bytes += record.payload_bytes();
             self.run.push(record);
+        }
+        if sabotaged(Sabotage::DropLastWrite) {
+            self.run.pop();
         }
         self.stats.txns_applied += 1;
         self.stats.final_version = version;

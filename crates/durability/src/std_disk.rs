@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile, EntryKind, Lock, LockGuard};
 
@@ -105,10 +105,15 @@ impl LockGuard for StdLock {
 
 /// This process as others should see it: its id, the host, and which boot of it.
 pub fn this_process() -> String {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let (host, boot) = (read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/boot_id"));
-    let or_unknown = |text: &str| if text.is_empty() { "unknown".into() } else { text.to_owned() };
-    let (host, boot) = (or_unknown(host.trim()), or_unknown(boot.trim()));
+    // They stay the same as long as this process lives.
+    static HOST_AND_BOOT: OnceLock<(String, String)> = OnceLock::new();
+    let (host, boot) = HOST_AND_BOOT.get_or_init(|| {
+        let read = |path| match std::fs::read_to_string(path) {
+            Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+            _ => "unknown".to_owned(),
+        };
+        (read("/proc/sys/kernel/hostname"), read("/proc/sys/kernel/random/boot_id"))
+    });
     format!("process {} on host {host}, boot {boot}", std::process::id())
 }
 
@@ -131,16 +136,12 @@ impl DiskFile for StdFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match read_some_at(&self.cached, offset + done as u64, &mut buffer[done..]) {
-                Ok(0) => break,
-                Ok(n) => done += n,
+        loop {
+            match read_some_at(&self.cached, offset, buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                result => return result,
             }
         }
-        Ok(done)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -14,13 +14,12 @@
 //! it is in the store and is as durable as its writer asked.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
 use steadfast_core::{
-    Clock, CrashPoint, NamespaceId, Record, Timestamp, Version, WriteSet, check_crash_point,
+    Clock, CrashPoint, NamespaceId, Record, Sabotage, Timestamp, Version, WriteSet,
+    check_crash_point, sabotaged,
 };
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_durability::wal::stream::Stream;
@@ -39,6 +38,8 @@ use crate::config::DurabilityMode;
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
 use crate::recent::{ReadSet, Recent};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard, ThreadId, hint, thread, turn};
 
 /// A leader waits this long at most for a group as large as the last one to come together.
 /// Without it, threads that commit in a loop split into two groups that take turns.
@@ -46,7 +47,7 @@ const LINGER: Duration = Duration::from_micros(50);
 
 /// Where an acknowledgement needs no sync, it comes within microseconds: looking again this
 /// often costs less than going to sleep.
-const SPINS: u32 = 400;
+const SPINS: u32 = if cfg!(shuttle) { 2 } else { 400 };
 
 /// How long commits of others are held up for a transaction that keeps losing.
 const PRIORITY: Duration = Duration::from_millis(200);
@@ -315,7 +316,7 @@ impl Pipeline {
         let mut state = self.lock();
         let free = state.priority.is_none_or(|(_, until)| until <= Instant::now());
         if free {
-            state.priority = Some((std::thread::current().id(), Instant::now() + PRIORITY));
+            state.priority = Some((thread::current().id(), Instant::now() + PRIORITY));
         }
         free
     }
@@ -323,7 +324,7 @@ impl Pipeline {
     /// Lets others commit again.
     pub(crate) fn leave_priority(&self) {
         let mut state = self.lock();
-        if state.priority.is_some_and(|(owner, _)| owner == std::thread::current().id()) {
+        if state.priority.is_some_and(|(owner, _)| owner == thread::current().id()) {
             state.priority = None;
             self.unlock_and_wake(state);
         }
@@ -349,6 +350,9 @@ impl Pipeline {
         let stream = self.stream_if_large(&writes, &namespaces, level)?;
         let writes = Arc::new(writes);
         let mut state = self.lock();
+        if sabotaged(Sabotage::GoOnAfterFailedSync) && state.poisoned.take().is_some() {
+            state.in_flight.clear();
+        }
         let checked = loop {
             if let Err(error) = check_open(&state) {
                 break Err(error);
@@ -366,7 +370,7 @@ impl Pipeline {
             }
             match state.priority {
                 Some((owner, until))
-                    if owner != std::thread::current().id() && until > Instant::now() =>
+                    if owner != thread::current().id() && until > Instant::now() =>
                 {
                     state.sleepers += 1;
                     let waited = self.wake.wait_timeout(state, until - Instant::now());
@@ -395,6 +399,7 @@ impl Pipeline {
         }
         let (version, timestamp) = match fixed {
             Some(fixed) => fixed,
+            None if sabotaged(Sabotage::ClockStepsBack) => (state.next_version, self.clock.now()),
             // The clock may step back; commit times do not.
             None => (state.next_version, self.clock.now().max(state.last_timestamp)),
         };
@@ -419,6 +424,7 @@ impl Pipeline {
         self.queued.store(state.queue.len(), Ordering::Release);
         drop(state);
 
+        turn();
         let records = writes.records(version, timestamp);
         let superseded = self.store.apply(&records);
         Ok(Pending {
@@ -551,7 +557,7 @@ impl Pipeline {
             drop(state);
             let until = Instant::now() + LINGER;
             while self.queued.load(Ordering::Acquire) < wanted && Instant::now() < until {
-                std::thread::yield_now();
+                thread::yield_now();
             }
             state = self.lock();
         }
@@ -561,9 +567,14 @@ impl Pipeline {
         let now = batch.last().map_or(Timestamp::ZERO, |queued| queued.timestamp);
         let durable = batch.iter().any(|queued| queued.level == 2)
             || self.window_exceeded(&state, batch.len(), now);
+        if sabotaged(Sabotage::PublishBeforeDurable) {
+            state.in_flight.iter_mut().for_each(|commit| commit.outcome = Outcome::Written);
+            self.publish(&mut state, None);
+        }
         drop(state);
 
-        let result = write(held.log(), &batch, durable);
+        let to_sync = durable && !sabotaged(Sabotage::AcknowledgeBeforeSync);
+        let result = write(held.log(), &batch, to_sync);
         let (written, error) = match result {
             Ok(()) => (batch.len(), None),
             Err(failure) => (failure.written, Some(failure.error)),
@@ -609,6 +620,9 @@ impl Pipeline {
     /// the window allows.
     fn window_exceeded(&self, state: &State, more: usize, now: Timestamp) -> bool {
         let DurabilityMode::Batched { interval, commits } = self.mode else { return false };
+        if sabotaged(Sabotage::BatchedWindowNeverSyncs) {
+            return false;
+        }
         let (count, oldest) = state.unsynced;
         // A clock that stepped back cannot tell how old the oldest is.
         let late = oldest.is_some_and(|oldest| now < oldest || now.since(oldest) >= interval);
@@ -723,7 +737,10 @@ impl Pipeline {
                 self.failures.store(state.failed.len(), Ordering::Release);
                 return Err(Error::Io(error));
             }
-            if self.store.current_version() >= version {
+            let visible = self.store.current_version();
+            let early = sabotaged(Sabotage::ReturnBeforeVisible)
+                && state.in_flight.front().is_some_and(|first| first.version < version);
+            if visible >= version || early {
                 return Ok(());
             }
             if let Some(reason) = &state.poisoned {
@@ -735,7 +752,7 @@ impl Pipeline {
                     if self.is_published(version) {
                         return Ok(());
                     }
-                    std::hint::spin_loop();
+                    hint::spin_loop();
                 }
                 state = self.lock();
                 if state.log.is_some() || self.store.current_version() >= version {
@@ -784,7 +801,7 @@ impl Pipeline {
 
     /// Waits until `version`, which is visible, is durable.
     pub(crate) fn wait_durable(&self, version: Version) -> Result<()> {
-        if self.promised() >= version {
+        if self.promised() >= version || sabotaged(Sabotage::WaitDurableLies) {
             return Ok(());
         }
         let synced = self.sync();
@@ -831,6 +848,9 @@ impl Pipeline {
                 return Some(interval - age);
             }
             drop(state);
+            if sabotaged(Sabotage::TimerNeverSyncs) {
+                return Some(idle);
+            }
             if let Err(error) = self.sync() {
                 log::error!("syncing in the background: {error}");
                 return None;

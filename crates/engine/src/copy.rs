@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use steadfast_core::{Record, Timestamp, Version};
 use steadfast_durability::disk::Disk;
@@ -20,6 +20,7 @@ use crate::config::DatabaseBuilder;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::open::{create_directories, is_vacant, lock, unfinished_copy};
+use crate::sync::Instant;
 use crate::view::View;
 
 /// What a copy of a database holds.

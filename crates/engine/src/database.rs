@@ -8,9 +8,7 @@
 //! of it at a time. No code of a caller runs under any of them.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
 
 use steadfast_core::{
     CrashPoint, Entropy, KeyRef, Record, RetentionPolicy, Timestamp, Version, WriteSet,
@@ -33,6 +31,8 @@ use crate::namespaces::Namespaces;
 use crate::open::Contents;
 use crate::runs::Run;
 use crate::stats::Stats;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Instant, Mutex};
 use crate::transaction::Transaction;
 use crate::upkeep::{CheckpointInfo, CompactInfo, Files, Space, Upkeep};
 use crate::view::{View, check_live};

@@ -5,8 +5,8 @@
 
 use steadfast_core::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use steadfast_core::{
-    Key, KeyRef, Record, Timestamp, TypeTag, Value, Version, event_key, event_seq, prefix_end,
-    stream_name, stream_prefix,
+    Key, KeyRef, Record, Sabotage, Timestamp, TypeTag, Value, Version, event_key, event_seq,
+    prefix_end, sabotaged, stream_name, stream_prefix,
 };
 
 use crate::commit::Receipt;
@@ -277,7 +277,8 @@ impl Transaction {
                 found: say(last),
             });
         }
-        let seq = last.map_or(Some(0), |last| last.checked_add(1));
+        let step = u64::from(!sabotaged(Sabotage::SequenceReused));
+        let seq = last.map_or(Some(0), |last| last.checked_add(step));
         let seq = seq.ok_or_else(|| Error::Invalid(format!("stream {stream} is full")))?;
         let key = event_key(run.namespace, stream.as_bytes(), seq)?;
         let value = event_value(payload.into(), options)?;

@@ -38,7 +38,7 @@ impl Database {
     }
 
     fn export_run_at(&self, view: &View, run: Run, path: &Path) -> Result<CopyInfo> {
-        let started = std::time::Instant::now();
+        let started = crate::sync::Instant::now();
         let files = self.upkeep().files()?;
         self.check_vacant(path)?;
         let info = view.list_runs()?.into_iter().find(|info| info.run == run);

@@ -25,6 +25,7 @@ mod salvage;
 mod source;
 mod state;
 mod stats;
+mod sync;
 mod timeline;
 mod transaction;
 mod upkeep;

@@ -5,9 +5,8 @@
 //! the rest. A section that is damaged is rebuilt from the older snapshot and the log, where
 //! those are still there.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use steadfast_core::{SortedTable, TableError};
 use steadfast_durability::disk::Disk;
@@ -20,6 +19,8 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::CLOSED;
 use crate::commit_times::CommitTimes;
 use crate::error::{ErrorKind, Result};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// How far loading has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

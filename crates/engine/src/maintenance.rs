@@ -2,15 +2,16 @@
 //! gathered, one prepares segments, one makes checkpoints, and for as long as it takes some
 //! bring the snapshot into memory.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use steadfast_durability::wal::writer::{SpareRequest, SyncRequest};
 
 use crate::commit::{Pipeline, Work};
 use crate::error::Result;
 use crate::loading::End;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 use crate::upkeep::Upkeep;
 
 /// A log that was idle this long gets a beacon: the promise of its last group.
@@ -33,7 +34,7 @@ struct JobState {
 }
 
 impl Jobs {
-    fn lock(&self) -> std::sync::MutexGuard<'_, JobState> {
+    fn lock(&self) -> MutexGuard<'_, JobState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,7 +97,7 @@ impl Threads {
         body: fn(&Jobs, &Weak<T>),
     ) -> std::io::Result<()> {
         let (jobs, part) = (self.jobs.clone(), Arc::downgrade(part));
-        let thread = std::thread::Builder::new().name(name.into());
+        let thread = thread::Builder::new().name(name.into());
         self.handles.push(thread.spawn(move || body(&jobs, &part))?);
         Ok(())
     }
@@ -107,7 +108,7 @@ impl Drop for Threads {
         self.jobs.stop();
         for handle in self.handles.drain(..) {
             // The last handle of a database may be dropped by one of its own threads.
-            if handle.thread().id() != std::thread::current().id() && handle.join().is_err() {
+            if handle.thread().id() != thread::current().id() && handle.join().is_err() {
                 log::error!("a background thread panicked");
             }
         }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use steadfast_core::{Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Version};
+use steadfast_core::{
+    Namespace, NamespaceId, Record, ReplayTarget, RetentionPolicy, Sabotage, Version, sabotaged,
+};
 use steadfast_durability::disk::{Disk, EntryKind, Lock, LockGuard};
 use steadfast_durability::layout::{Layout, ROOT_NAMES};
 use steadfast_durability::manifest::Manifest;
@@ -24,6 +26,7 @@ use crate::config::{DatabaseBuilder, DurabilityMode};
 use crate::database::{Database, Parts};
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
+use crate::sync::Instant;
 
 /// What the caller wants of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -413,6 +416,9 @@ fn read_once(
         &mut builder.progress,
     )?;
     recovered.check_whole()?;
+    if sabotaged(Sabotage::ReadOnlyWrites) {
+        manifest.write(&*disk, layout)?;
+    }
     if recovered.sync_for_reading() {
         return Ok((contents, recovered.report().clone()));
     }

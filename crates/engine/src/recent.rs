@@ -16,7 +16,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use steadfast_core::limits::RECENT_WRITES_MAX;
-use steadfast_core::{Version, WriteSet};
+use steadfast_core::{Sabotage, Version, WriteSet, sabotaged};
 
 use crate::error::{Error, Result};
 
@@ -43,7 +43,9 @@ impl ReadSet {
     }
 
     pub(crate) fn range(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) {
-        self.ranges.push((start, end));
+        if !sabotaged(Sabotage::Phantom) {
+            self.ranges.push((start, end));
+        }
     }
 
     /// Sorts and merges the ranges, so that each key is looked for by bisection. To be called
@@ -137,7 +139,7 @@ impl<S: BuildHasher> Recent<S> {
 
     /// Refuses a transaction that read `reads` at `view` if a later commit wrote any of it.
     pub(crate) fn validate(&self, view: Version, reads: &ReadSet) -> Result<()> {
-        if reads.is_empty() {
+        if reads.is_empty() || sabotaged(Sabotage::LostUpdate) {
             return Ok(());
         }
         if view < self.complete_above {

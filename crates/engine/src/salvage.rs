@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::Instant;
 
 use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Version};
 use steadfast_durability::layout::Layout;
@@ -21,6 +20,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::loading::{End, Loading, Sources};
 use crate::open::{Contents, is_vacant};
+use crate::sync::Instant;
 
 /// What salvaging found, and what it could not take along.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use std::ops::Bound;
 
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
 use steadfast_core::{
-    CrashPoint, Key, KeyRef, NamespaceId, Record, RecordBuilder, Timestamp, Value, Version,
-    WriteSet, check_crash_point,
+    CrashPoint, Key, KeyRef, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value,
+    Version, WriteSet, check_crash_point, sabotaged,
 };
 
 use crate::commit::{Pending, Receipt, Submission};
@@ -261,7 +261,9 @@ impl Source for Transaction {
         if let Some(own) = self.writes.get(&*stored) {
             return Ok(own.is_live(self.now()).then(|| own.clone()));
         }
-        self.reads.key(&stored);
+        if !sabotaged(Sabotage::WriteSkew) {
+            self.reads.key(&stored);
+        }
         Ok(self.view.get(key)?)
     }
 

@@ -4,13 +4,12 @@
 //! puts a name into the MANIFEST.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use steadfast_core::{
     Clock, CrashPoint, Namespace, NamespaceId, Retention, RetentionDomain, RetentionPolicy,
-    Timestamp, TypeTag, Version, check_crash_point,
+    Sabotage, Timestamp, TypeTag, Version, check_crash_point, sabotaged, unless,
 };
 use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
@@ -29,6 +28,8 @@ use crate::config::{CheckpointPolicy, CompactMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Instant, Mutex, MutexGuard};
 
 /// Keys looked at in one step of trimming; between steps a closing database may stop.
 const TRIM_STEP_KEYS: usize = 1 << 16;
@@ -286,12 +287,13 @@ impl Upkeep {
         check_crash_point(CrashPoint::CheckpointPreFlush);
         // What is committed so far lies in segments that end here, so an opening need not read
         // it, and a compaction can remove all of it.
-        self.with_writer(WalWriter::begin_segment)?;
+        let begin = || self.with_writer(WalWriter::begin_segment);
+        unless(Sabotage::CheckpointBeforeLogSync, begin)?;
         let view = self.store.view(self.clock.now());
         let version = view.version();
         // What a snapshot holds must be durable in the log before anything names it; so this
         // also says whether anything may be named at all.
-        pipeline.sync()?;
+        unless(Sabotage::CheckpointBeforeLogSync, || pipeline.sync())?;
         let (number, defined) =
             self.with_writer(|writer| Ok((writer.next_snapshot(), writer.defined_upto(version))))?;
         let namespaces = self.dictionary(defined);
@@ -322,6 +324,11 @@ impl Upkeep {
                 let _ = files.disk.remove(&files.layout.snapshot(number));
             }
             return Err(error);
+        }
+        if sabotaged(Sabotage::NameSnapshotBeforeSync) {
+            let file = files.disk.open(&layout.snapshot(number), Access::Write);
+            let _ = file.and_then(|file| file.sync_all());
+            let _ = files.disk.sync_dir(&layout.snapshots());
         }
         check_crash_point(CrashPoint::CheckpointPostFlush);
         let info = CheckpointInfo {
@@ -492,7 +499,7 @@ impl Upkeep {
             let text = "there is no checkpoint yet: nothing of the log can be removed";
             return Err(Error::Invalid(text.into()));
         };
-        if !newest.verified {
+        if !newest.verified && !sabotaged(Sabotage::TrustSnapshotUnread) {
             let number = newest.number;
             let checked = self.open(number).and_then(|snapshot| Ok(snapshot.verify()?));
             if let Err(error) = checked {

@@ -1,6 +1,6 @@
 //! The rule that says which versions of one key are still needed.
 
-use steadfast_core::{Record, Retention, RetentionFloor, Timestamp, Version};
+use steadfast_core::{Record, Retention, RetentionFloor, Sabotage, Timestamp, Version, sabotaged};
 
 /// Against what versions are judged.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +66,7 @@ impl<'a> Chain<'a> {
     /// nor by retention: all of them if the newest has expired and nothing is kept below it.
     pub(crate) fn first_needed(self, limits: &Limits) -> usize {
         let Some(kept) = limits.kept_at_least() else { return 0 };
+        let kept = kept - usize::from(sabotaged(Sabotage::TrimOneTooMany));
         let expired = self.is_expired(limits);
         let for_readers = if expired && self.newest.version() <= limits.horizon {
             self.len()

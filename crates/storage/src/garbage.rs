@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use steadfast_core::{Record, Version};
+use steadfast_core::{Record, Sabotage, Version, sabotaged};
 
 use crate::lock;
 
@@ -59,7 +59,7 @@ impl Garbage {
     }
 
     pub(crate) fn tombstones_stay(&self) -> bool {
-        self.tombstones_stay.load(Ordering::Acquire)
+        self.tombstones_stay.load(Ordering::Acquire) && !sabotaged(Sabotage::TombstoneDropped)
     }
 
     /// Notes a tombstone that only the rule that they stay has kept.

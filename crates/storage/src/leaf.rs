@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use steadfast_core::{Record, RetentionFloor, Timestamp, Version};
+use steadfast_core::{Record, RetentionFloor, Sabotage, Timestamp, Version, sabotaged};
 
 use crate::chain::{Chain, Limits};
 use crate::heads::Heads;
@@ -38,6 +38,10 @@ fn insert_version<'a>(
     match record.version().cmp(&newest.version()) {
         Ordering::Equal => Inserted::Known,
         Ordering::Greater => {
+            older().push(std::mem::replace(newest, record));
+            Inserted::OnTop
+        }
+        Ordering::Less if sabotaged(Sabotage::LowerVersionWins) => {
             older().push(std::mem::replace(newest, record));
             Inserted::OnTop
         }

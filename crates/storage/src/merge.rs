@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
-use steadfast_core::{Place, Record, TableSlice, Version};
+use steadfast_core::{Place, Record, Sabotage, TableSlice, Version, sabotaged};
 
 use crate::chain::Chain;
 use crate::store::Inner;
@@ -52,7 +52,10 @@ pub(crate) fn merge(
             Select::Live => {
                 let seen = |record: &&Record| record.version() <= view.version();
                 let newest = above.iter().find(seen).into_iter().chain(below.iter().find(seen));
-                let newest = newest.max_by_key(|record| record.version());
+                let newest = match sabotaged(Sabotage::TableBeatsMemory) {
+                    false => newest.max_by_key(|record| record.version()),
+                    true => newest.min_by_key(|record| record.version()),
+                };
                 out.extend(newest.filter(|record| record.is_live(view.now())).cloned());
             }
             Select::Versions => {

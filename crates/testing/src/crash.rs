@@ -1,14 +1,18 @@
 //! Crash images of a program, each opened and held against what the program was told.
+//!
+//! Every image is opened for writing, all that it shows is compared, and a commit is made. The
+//! judgements that need another opening are made on a share of the images each: [`Checks`].
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use steadfast_engine::{
     CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, SnapshotClass,
     Value, Version,
 };
 
-use crate::model::{Content, Op, content_now, content_of};
+use crate::durations::Durations;
+use crate::model::{Content, Item, Op, content_now, content_of};
 use crate::panics::caught;
 use crate::sim::{Choice, Moment, Plan, SimDisk};
 use crate::workload::{Driver, History, Progress, Workload, builder};
@@ -39,6 +43,14 @@ pub struct Tally {
     pub opened: u64,
     /// Those of `images` that crashed recovery itself.
     pub nested: u64,
+    /// Those of `nested` by how deep: recovery, recovery of what that left, and so on.
+    pub depths: Vec<u64>,
+    /// Opened images that were opened for reading first.
+    pub read_only: u64,
+    /// Opened images that lost their power again after opening.
+    pub cut_again: u64,
+    /// Opened images that were written to, closed, and opened again.
+    pub closed: u64,
     /// How often each class was found.
     pub classes: HashMap<LogClass, u64>,
     /// How often each class of snapshots was found.
@@ -53,8 +65,12 @@ pub struct Tally {
     pub versions: u64,
     /// Snapshots that were written while a streamed transaction was open.
     pub straddled: u64,
+    /// How long opening an image for writing took.
+    pub openings: Durations,
     /// Seconds it took.
     pub seconds: f64,
+    /// Seconds that a core worked for it, where the system tells (Linux); else as `seconds`.
+    pub core_seconds: f64,
 }
 
 impl Tally {
@@ -64,7 +80,16 @@ impl Tally {
         self.images += other.images;
         self.opened += other.opened;
         self.nested += other.nested;
+        self.depths.resize(self.depths.len().max(other.depths.len()), 0);
+        for (depth, count) in other.depths.iter().enumerate() {
+            self.depths[depth] += count;
+        }
+        self.read_only += other.read_only;
+        self.cut_again += other.cut_again;
+        self.closed += other.closed;
+        self.openings.add_all(&other.openings);
         self.seconds += other.seconds;
+        self.core_seconds += other.core_seconds;
         for (class, count) in &other.classes {
             *self.classes.entry(*class).or_default() += count;
         }
@@ -81,26 +106,33 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let rate = |n: u64| n as f64 / self.seconds.max(1e-9);
+        let rate = |n: u64| n as f64 / self.core_seconds.max(1e-9);
         write!(
             f,
-            "{} crash points, {} images ({:.0}/s), {} different ones opened ({:.0}/s), {} inside \
-             recovery, {:?}, {:?}, {} without their first segments, {} read in place and then \
-             loaded, {} compacted, {} older versions read, {} snapshots across a stream, {:.1} s",
+            "{} crash points, {} images ({:.0} a second of one core), {} different ones opened \
+             ({:.0}), {} inside recovery (by depth {:?}), {:?}, {:?}, {} read-only, {} cut \
+             again, {} closed and opened, {} without their first segments, {} read in place and \
+             then loaded, {} compacted, {} older versions read, {} snapshots across a stream, \
+             {:.1} s, {:.1} s of a core",
             self.moments,
             self.images,
             rate(self.images),
             self.opened,
             rate(self.opened),
             self.nested,
+            self.depths,
             self.classes,
             self.snapshots,
+            self.read_only,
+            self.cut_again,
+            self.closed,
             self.compacted,
             self.in_place,
             self.compactions,
             self.versions,
             self.straddled,
-            self.seconds
+            self.seconds,
+            self.core_seconds
         )
     }
 }
@@ -118,6 +150,32 @@ pub struct Found {
     pub next: Version,
 }
 
+/// Which judgements that need another opening are made on an image.
+///
+/// [`Judge::moment`] and [`Judge::image`] make all of them on each image; [`explore`], which
+/// has many thousands, makes one of the three in turn, and of the others the stated share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checks {
+    /// All on every image.
+    All,
+    /// On each third: a read-only opening shows the same and writes nothing; a power cut after
+    /// opening takes nothing away; closing and opening again shows everything and is clean. On
+    /// each second: loading what was read in place changes nothing. On each seventh: compaction
+    /// changes nothing. On each eleventh: `verify` finds nothing. No two of these shares have a
+    /// common divisor, so every combination comes.
+    InTurn,
+}
+
+impl Checks {
+    /// Whether it is the turn of one of `of`.
+    const fn due(self, turn: u64, number: u64, of: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::InTurn => turn % of == number,
+        }
+    }
+}
+
 /// Opens crash images of one program and judges them.
 #[derive(Debug)]
 pub struct Judge<'a> {
@@ -126,7 +184,10 @@ pub struct Judge<'a> {
     mode: DurabilityMode,
     effort: Effort,
     keeps_all: bool,
+    checks: Checks,
     seen: HashMap<u64, Found>,
+    /// Recoveries that were crashed and opened again, by depth.
+    recovered: Vec<u64>,
     tally: Tally,
     rng: fastrand::Rng,
 }
@@ -153,8 +214,8 @@ pub fn explore(workload: &Workload, cut: Cut, effort: Effort, seed: u64) -> Verd
     if let Some((index, error)) = history.errors.first() {
         return Err(format!("without any fault, action {index} failed: {error}"));
     }
-    let mut judge = Judge::new(&history, workload, effort, seed);
-    let started = Instant::now();
+    let mut judge = Judge::new(&history, workload, effort, seed).with_checks(Checks::InTurn);
+    let (started, worked) = (Instant::now(), core_time());
     for moment in &moments {
         judge.moment(moment, cut).map_err(|why| {
             let step = disk.journal().get(usize::try_from(moment.step()).unwrap_or(0)).cloned();
@@ -164,6 +225,10 @@ pub fn explore(workload: &Workload, cut: Cut, effort: Effort, seed: u64) -> Verd
     }
     let mut tally = judge.tally;
     tally.seconds = started.elapsed().as_secs_f64();
+    tally.core_seconds = match (worked, core_time()) {
+        (Some(from), Some(to)) => (to - from).as_secs_f64(),
+        _ => tally.seconds,
+    };
     Ok(tally)
 }
 
@@ -176,10 +241,34 @@ impl<'a> Judge<'a> {
             mode: workload.mode,
             effort,
             keeps_all: workload.keeps_all,
+            checks: Checks::All,
             seen: HashMap::new(),
+            recovered: Vec::new(),
             tally: Tally { straddled: history.straddled, ..Tally::default() },
             rng: fastrand::Rng::with_seed(seed),
         }
+    }
+
+    /// With these checks.
+    #[must_use]
+    pub const fn with_checks(mut self, checks: Checks) -> Self {
+        self.checks = checks;
+        self
+    }
+
+    /// The durability mode that images are judged by.
+    pub const fn mode(&self) -> DurabilityMode {
+        self.mode
+    }
+
+    /// How hard it looks.
+    pub const fn effort(&self) -> Effort {
+        self.effort
+    }
+
+    /// What was judged so far.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Judges the crash images of one moment.
@@ -200,13 +289,58 @@ impl<'a> Judge<'a> {
             Cut::Power => {
                 let low = progress.kept_by_power_cut(self.mode);
                 for plan in moment.plans(self.effort.random, &mut self.rng) {
-                    let image = moment.cut(&plan);
-                    self.image(&image, &progress, low, cut)
-                        .map_err(|why| format!("image {plan}, {progress:?}: {why}"))?;
+                    if let Err(why) = self.image(&moment.cut(&plan), &progress, low, cut) {
+                        let (plan, why) = self.simplest(moment, plan, why, &progress, low);
+                        let about = about(moment, &plan);
+                        return Err(format!("image {plan}, {progress:?}: {why}{about}"));
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// The simplest plan found that still fails, and why it does.
+    fn simplest(
+        &self,
+        moment: &Moment,
+        mut plan: Plan,
+        mut why: String,
+        progress: &Progress,
+        low: usize,
+    ) -> (Plan, String) {
+        const TRIES_MAX: usize = 500;
+        let mut tries = 0;
+        loop {
+            let simpler = plan.simpler().take(TRIES_MAX - tries).find_map(|plan| {
+                tries += 1;
+                // A judge that has seen nothing, so that nothing depends on what came before.
+                let effort = Effort { nested_every: 0, ..self.effort };
+                let mut judge = self.fresh(effort);
+                let why = judge.image(&moment.cut(&plan), progress, low, Cut::Power).err()?;
+                Some((plan, why))
+            });
+            match simpler {
+                Some(simpler) => (plan, why) = simpler,
+                None => return (plan, why),
+            }
+        }
+    }
+
+    /// A judge of the same program that makes every check.
+    fn fresh(&self, effort: Effort) -> Self {
+        Self {
+            history: self.history,
+            config: self.config.clone(),
+            mode: self.mode,
+            effort,
+            keeps_all: self.keeps_all,
+            checks: Checks::All,
+            seen: HashMap::new(),
+            recovered: Vec::new(),
+            tally: Tally::default(),
+            rng: fastrand::Rng::with_seed(0),
+        }
     }
 
     /// Judges one image: at least `low` commits must be there.
@@ -271,11 +405,21 @@ impl<'a> Judge<'a> {
         cut: Cut,
     ) -> Verdict<Found> {
         let turn = self.tally.opened;
-        let read = self.read_only(image, cut)?;
+        let fresh = image.bytes(MANIFEST).is_none();
+        let read = match self.checks.due(turn, 0, 3) {
+            true => Some(self.read_only(image, cut)?),
+            false => None,
+        };
+        if read.as_ref().is_some_and(|read| read.is_none() != fresh) {
+            return Err("a read-only opening sees a database where there is none, or none".into());
+        }
+        self.tally.read_only += u64::from(read.is_some());
         let disk = image.killed();
+        let started = Instant::now();
         let db = builder(&disk, self.config.clone())
             .open()
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
+        self.tally.openings.add(started.elapsed());
         let (class, snapshots) = (db.recovery_report().log, db.recovery_report().snapshots);
         if !matches!(snapshots, SnapshotClass::Nothing | SnapshotClass::Sound) {
             return Err(format!("a crash damaged a snapshot: {}", db.recovery_report()));
@@ -285,24 +429,26 @@ impl<'a> Judge<'a> {
         }
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
         let prefix = self.prefix(db.current_version(), &content)?;
-        if let Some(read) = &read
+        if let Some(Some(read)) = &read
             && *read != content
         {
             return Err("a read-only opening shows something else".into());
         }
-        let fresh = read.is_none();
         // Before it gives out a version, what it shows must be durable.
-        let cut_again = dropped(&disk);
+        let cut_again = self.checks.due(turn, 1, 3).then(|| dropped(&disk));
         self.look_closer(&db, turn, &content, prefix)?;
-        let next = self.go_on(&db, &disk, &content)?;
+        let next = self.go_on(&db, &disk, &content, self.checks.due(turn, 2, 3))?;
         let prefix = if fresh && prefix == 0 { None } else { Some(prefix) };
         let found = Found { prefix, class, snapshots, next };
         self.within(&found, progress, low)?;
-        let again = builder(&cut_again, self.config.clone())
-            .open()
-            .map_err(|error| format!("a power cut after opening, then refused: {error}"))?;
-        if content_now(&again).map_err(|error| error.to_string())? != content {
-            return Err("a power cut after opening took away what was shown".into());
+        if let Some(cut_again) = cut_again {
+            self.tally.cut_again += 1;
+            let again = builder(&cut_again, self.config.clone())
+                .open()
+                .map_err(|error| format!("a power cut after opening, then refused: {error}"))?;
+            if content_now(&again).map_err(|error| error.to_string())? != content {
+                return Err("a power cut after opening took away what was shown".into());
+            }
         }
         Ok(found)
     }
@@ -333,14 +479,14 @@ impl<'a> Judge<'a> {
             same("loaded")?;
             self.tally.in_place += 1;
         }
-        if turn.is_multiple_of(5) {
+        if self.checks.due(turn, 5, 11) {
             let damaged = db.verify().map_err(|error| format!("verifying: {error}"))?;
             if !damaged.is_empty() {
                 return Err(format!("damage where there is none: {damaged:?}"));
             }
         }
-        if turn.is_multiple_of(3) {
-            let full = turn.is_multiple_of(2);
+        if self.checks.due(turn, 3, 7) {
+            let full = turn % 4 < 2;
             let mode = if full { CompactMode::Full } else { CompactMode::WalOnly };
             match db.compact(mode) {
                 Ok(_) => self.tally.compactions += 1,
@@ -410,8 +556,25 @@ impl<'a> Judge<'a> {
         Err(format!("not the state after {prefix} commits: {differences:?}"))
     }
 
-    /// The opened database takes commits, closes and opens clean with them.
-    fn go_on(&self, db: &Database, disk: &SimDisk, content: &Content) -> Verdict<Version> {
+    /// The opened database takes commits and, if asked to, closes and opens clean with them.
+    fn go_on(
+        &mut self,
+        db: &Database,
+        disk: &SimDisk,
+        content: &Content,
+        closing: bool,
+    ) -> Verdict<Version> {
+        if !closing {
+            let commit = || {
+                let mut tx = db.begin()?;
+                Op::Put("after".into(), "key".into(), Value::Int(1)).apply(&mut tx)?;
+                tx.commit()
+            };
+            let receipt = commit();
+            let receipt = receipt.map_err(|error| format!("going on: {error}"))?;
+            return Ok(receipt.version());
+        }
+        self.tally.closed += 1;
         let write = || {
             let mut tx = db.begin()?;
             Op::Put("after".into(), "key".into(), Value::Int(1)).apply(&mut tx)?;
@@ -437,10 +600,12 @@ impl<'a> Judge<'a> {
         match content_now(&db) {
             Ok(found) if found == after => Ok(version),
             Ok(found) => {
-                let missing: Vec<_> =
-                    after.iter().filter(|(item, at)| found.get(item) != Some(at)).collect();
-                let extra: Vec<_> =
-                    found.iter().filter(|(item, at)| after.get(item) != Some(at)).collect();
+                let not_in = |other: &Content, (item, at): &(&Item, &(Version, Value))| {
+                    other.get(*item) != Some(at)
+                };
+                let missing = after.iter().filter(|one| not_in(&found, one)).map(|one| one.0);
+                let extra = found.iter().filter(|one| not_in(&after, one)).map(|one| one.0);
+                let (missing, extra): (Vec<_>, Vec<_>) = (missing.collect(), extra.collect());
                 Err(format!("closed, then missing {missing:?}, extra {extra:?}; {report}"))
             }
             Err(error) => Err(format!("closed, then reading: {error}")),
@@ -472,6 +637,9 @@ impl<'a> Judge<'a> {
             for (index, image) in cuts.enumerate() {
                 self.tally.images += 1;
                 self.tally.nested += 1;
+                let level = (self.effort.depth - depth) as usize;
+                self.tally.depths.resize(self.tally.depths.len().max(level + 1), 0);
+                self.tally.depths[level] += 1;
                 let key = image.fingerprint() ^ 0x5eed;
                 if self.seen.contains_key(&key) && cut == Cut::Power {
                     continue;
@@ -494,7 +662,9 @@ impl<'a> Judge<'a> {
                     return Err(format!("{}: {:?} became {:?}", place(), found, again));
                 }
                 self.seen.insert(key, again);
-                if depth > 1 && self.tally.nested.is_multiple_of(997) {
+                self.recovered.resize(self.recovered.len().max(level + 1), 0);
+                self.recovered[level] += 1;
+                if depth > 1 && self.recovered[level].is_multiple_of(DEEPER_EVERY) {
                     self.crash_recovery(&image, &again, low, cut, depth - 1)?;
                 }
             }
@@ -516,9 +686,11 @@ impl<'a> Judge<'a> {
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
         let prefix = Some(self.prefix(db.current_version(), &content)?);
-        db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
-        if content_now(&db).map_err(|error| format!("loaded, reading: {error}"))? != content {
-            return Err("loading changed what is read".into());
+        if self.checks.due(self.tally.opened, 0, 2) {
+            db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
+            if content_now(&db).map_err(|error| format!("loaded, reading: {error}"))? != content {
+                return Err("loading changed what is read".into());
+            }
         }
         let report = db.recovery_report();
         let (class, snapshots) = (report.log, report.snapshots);
@@ -526,11 +698,39 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// Of the different images that a crashed recovery left, the recovery of one in so many is
+/// crashed too.
+const DEEPER_EVERY: u64 = 300;
+
+/// Where the MANIFEST of a program's database lies.
+const MANIFEST: &str = "db/MANIFEST";
+
+/// How long a core has worked for this thread.
+#[cfg(target_os = "linux")]
+fn core_time() -> Option<Duration> {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn core_time() -> Option<Duration> {
+    None
+}
+
 /// Whether a compaction has removed the first segments of its log.
 fn lost_its_beginning(image: &SimDisk) -> bool {
     let paths = image.paths();
     let first = paths.iter().find(|path| path.contains("/WAL/"));
     first.is_some_and(|path| !path.ends_with("wal-000001.seg"))
+}
+
+/// What the choices of a plan that are not `Keep` are about, a line each.
+fn about(moment: &Moment, plan: &Plan) -> String {
+    const LINES_MAX: usize = 20;
+    let unsynced = moment.unsynced();
+    let others = unsynced.iter().zip(&plan.0).filter(|(_, choice)| **choice != Choice::Keep);
+    let lines = others.take(LINES_MAX).map(|(op, choice)| format!("\n  {choice} step {op}"));
+    lines.collect()
 }
 
 /// What is left when the power goes now and nothing that is not durable was kept.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use steadfast_durability::StdDisk;
-use steadfast_durability::disk::{Access, Disk};
+use steadfast_durability::disk::{Access, Disk, read_full_at};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::snapshot::Snapshot;
@@ -363,7 +363,8 @@ impl CrashHarness {
         }
         let backend = match (&config.worker, &medium) {
             (Some(program), Medium::Files(dir)) => {
-                let worker = Worker::spawn(program, dir, None, config.mode, config.segment_bytes)?;
+                let worker =
+                    Worker::spawn(program, &[], dir, None, config.mode, config.segment_bytes)?;
                 match worker.answer(config.timeout) {
                     Answer::Line(line) if line.starts_with("open") => {}
                     _ => return Err(CrashTestError::Worker("it did not open".into())),
@@ -506,7 +507,7 @@ fn read_manifest(disk: &dyn Disk, layout: &Layout) -> Vec<u8> {
     let read = || {
         let file = disk.open(&layout.manifest(), Access::Read)?;
         let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
-        let length = file.read_at(0, &mut bytes)?;
+        let length = read_full_at(&*file, 0, &mut bytes)?;
         bytes.truncate(length);
         Ok::<_, std::io::Error>(bytes)
     };

@@ -10,7 +10,12 @@
 //! - `injector` and `harness` (feature `hooks`): crashes at chosen points inside the engine;
 //! - `scenarios` (feature `hooks`): every crash point, crash and durability mode, and what must
 //!   be found then;
+//! - [`faults`], [`damage`]: a disk that fails, files that change at rest;
+//! - [`techniques`]: all of these and plain use, in one order, from cheap to dear;
+//! - `sabotage` (feature `hooks`): bugs planted in the engine, and which technique finds them;
+//! - `fuzz` (feature `hooks`): what is done with bytes that anybody may have written;
 //! - [`process_kill`]: a real process, killed at random;
+//! - [`concurrent`]: histories of concurrent transactions, recorded and checked;
 //! - [`corruption`]: the files of a log, damaged;
 //! - [`mod@reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
 //!
@@ -18,12 +23,22 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub use steadfast_core::{CRASH_POINTS_COMPILED_IN, CrashPoint, check_crash_point};
+pub use steadfast_core::{SABOTAGE_COMPILED_IN, SABOTAGE_VARIABLE, Sabotage, sabotaged};
+#[cfg(feature = "hooks")]
+pub use steadfast_core::{sabotage_every_thread, sabotage_this_thread};
 
+pub mod campaign;
+pub mod concurrent;
 pub mod corruption;
 pub mod crash;
 pub mod crash_disk;
+pub mod damage;
 pub mod death;
+pub mod durations;
+pub mod faults;
 pub mod fixture;
+#[cfg(feature = "hooks")]
+pub mod fuzz;
 #[cfg(feature = "hooks")]
 pub mod harness;
 #[cfg(feature = "hooks")]
@@ -35,9 +50,12 @@ mod panics;
 pub mod process_kill;
 pub mod reference;
 #[cfg(feature = "hooks")]
+pub mod sabotage;
+#[cfg(feature = "hooks")]
 pub mod scenarios;
 pub mod seed;
 pub mod sim;
+pub mod techniques;
 pub mod worker;
 pub mod workload;
 

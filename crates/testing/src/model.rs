@@ -1,6 +1,7 @@
 //! What a database must contain: the same operations, done on a map.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use steadfast_engine::{Database, Entry, Result, Transaction, Value, Version, View};
 
@@ -17,6 +18,24 @@ pub enum Op {
     Append(String, String, Value),
     /// Sets a state cell.
     Set(String, String, Value),
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |value: &Value| match value {
+            Value::Bytes(bytes) => format!("{} bytes", bytes.len()),
+            value => format!("{value:?}"),
+        };
+        match self {
+            Self::Run(run) => write!(f, "create {run}"),
+            Self::Put(run, key, value) => write!(f, "put {run}/{key} = {}", size(value)),
+            Self::Delete(run, key) => write!(f, "delete {run}/{key}"),
+            Self::Append(run, stream, value) => {
+                write!(f, "append to {run}/{stream}: {}", size(value))
+            }
+            Self::Set(run, cell, value) => write!(f, "set {run}/{cell} = {}", size(value)),
+        }
+    }
 }
 
 impl Op {
@@ -45,7 +64,7 @@ impl Op {
 }
 
 /// What something in a database is found by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Item {
     /// A run, by name.
     Run(String),
@@ -55,6 +74,42 @@ pub enum Item {
     Event(String, Vec<u8>, u64),
     /// A state cell of a run.
     State(String, Vec<u8>),
+}
+
+/// `kv:run:key`, `event:run:stream:3`: for people, who do not read bytes.
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match self {
+            Self::Run(run) => write!(f, "run:{run}"),
+            Self::Kv(run, key) => write!(f, "kv:{run}:{}", text(key)),
+            Self::Event(run, stream, seq) => write!(f, "event:{run}:{}:{seq}", text(stream)),
+            Self::State(run, cell) => write!(f, "state:{run}:{}", text(cell)),
+        }
+    }
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A value in few words: of long ones the beginning.
+pub(crate) fn short(value: &Value) -> String {
+    const CHARS_MAX: usize = 60;
+    let mut text = match value {
+        Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) if !text.contains(char::is_control) => format!("{text:?}"),
+            _ => format!("{} bytes", bytes.len()),
+        },
+        other => format!("{other:?}"),
+    };
+    if let Some((at, _)) = text.char_indices().nth(CHARS_MAX) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }
 
 /// Everything in a database: value and version by item.
@@ -69,7 +124,7 @@ pub struct ReferenceModel {
 }
 
 /// Something that is not as it must be.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Difference {
     /// It must be there.
     Missing(Item),
@@ -95,6 +150,40 @@ pub enum Difference {
         /// What it is.
         found: Version,
     },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(item) => write!(f, "{item} is missing"),
+            Self::Extra(item) => write!(f, "{item} is there, and nobody wrote it"),
+            Self::Resurrected(item) => write!(f, "{item} was deleted, and is there again"),
+            Self::OtherValue {
+                item,
+                expected: Value::Bytes(expected),
+                found: Value::Bytes(found),
+            } => {
+                let same = expected.iter().zip(found).take_while(|(one, other)| one == other);
+                let (at, due, are) = (same.count(), expected.len(), found.len());
+                write!(
+                    f,
+                    "{item} is not what it must be: {are} bytes, due {due}, from byte {at} on"
+                )
+            }
+            Self::OtherValue { item, expected, found } => {
+                write!(f, "{item} is {}, due {}", short(found), short(expected))
+            }
+            Self::OtherVersion { item, expected, found } => {
+                write!(f, "{item} has version {found}, due {expected}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl ReferenceModel {
@@ -176,10 +265,10 @@ impl ReferenceModel {
 
 /// Everything that a view shows.
 pub fn content_of(view: &View) -> Result<Content> {
-    let mut content = Content::new();
+    let mut content = Vec::new();
     for info in view.list_runs()? {
         let name = info.name;
-        content.insert(Item::Run(name.clone()), (info.version, Value::Null));
+        content.push((Item::Run(name.clone()), (info.version, Value::Null)));
         for entry in view.entries(info.run) {
             let entry = entry?;
             let version = entry.version();
@@ -191,10 +280,11 @@ pub fn content_of(view: &View) -> Result<Content> {
                 Entry::State { cell, value, .. } => (Item::State(name.clone(), cell), value),
                 _ => continue,
             };
-            content.insert(item, (version, value.unwrap_or(Value::Null)));
+            content.push((item, (version, value.unwrap_or(Value::Null))));
         }
     }
-    Ok(content)
+    // All at once is quicker than one after the other.
+    Ok(content.into_iter().collect())
 }
 
 /// Everything that readers see now.

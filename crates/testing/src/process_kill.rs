@@ -62,6 +62,8 @@ pub struct KillIterationResult {
     pub kill_succeeded: bool,
     /// What it left was opened and is as it must be.
     pub recovery_succeeded: bool,
+    /// How long opening took.
+    pub opening: Duration,
     /// How many commits it had acknowledged.
     pub acknowledged: u64,
     /// Whether the one that was under way was there.
@@ -126,6 +128,7 @@ impl std::fmt::Display for ProcessCrashResults {
 #[derive(Debug)]
 pub struct ProcessCrashTester {
     binary: PathBuf,
+    first_arguments: Vec<String>,
     dir: PathBuf,
     config: ProcessCrashConfig,
 }
@@ -137,7 +140,14 @@ impl ProcessCrashTester {
         dir: impl Into<PathBuf>,
         config: ProcessCrashConfig,
     ) -> Self {
-        Self { binary: binary.into(), dir: dir.into(), config }
+        Self { binary: binary.into(), first_arguments: Vec::new(), dir: dir.into(), config }
+    }
+
+    /// With arguments in front of those of the worker: for a program that is more than that.
+    #[must_use]
+    pub fn with_first_arguments(mut self, arguments: &[&str]) -> Self {
+        self.first_arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        self
     }
 
     /// Kills it as often as configured. What is wrong after a kill is in the results; an error is
@@ -175,8 +185,9 @@ impl ProcessCrashTester {
         model: &mut ReferenceModel,
     ) -> std::io::Result<KillIterationResult> {
         let ProcessCrashConfig { mode, segment_bytes, signal, .. } = self.config;
+        let Self { binary, first_arguments, dir, .. } = self;
         let mut worker =
-            Worker::spawn(&self.binary, &self.dir, Some(iteration), mode, segment_bytes)?;
+            Worker::spawn(binary, first_arguments, dir, Some(iteration), mode, segment_bytes)?;
         let opened = worker.answer(PATIENCE);
         let mut lines = worker.lines_until(Instant::now() + Duration::from_millis(kill_time_ms));
         let ended = worker.end_by(signal, PATIENCE)?;
@@ -187,6 +198,7 @@ impl ProcessCrashTester {
             kill_time_ms,
             kill_succeeded: signal_of(ended) == Some(signal),
             recovery_succeeded: false,
+            opening: Duration::ZERO,
             acknowledged: 0,
             in_flight_kept: false,
             error: None,
@@ -252,6 +264,7 @@ impl ProcessCrashTester {
         let config = database_config(self.config.mode, self.config.segment_bytes);
         let db = Database::open_existing(&self.dir, config)
             .map_err(|error| format!("refused to open ({}): {error}", error.kind()))?;
+        result.opening = db.recovery_report().duration;
         let low = model.committed_ops().len();
         let judged = model.judge(&db, low).map_err(|error| format!("reading: {error}"))?;
         let (kept, mut mismatches) = judged;

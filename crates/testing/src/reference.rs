@@ -6,7 +6,7 @@ use std::fmt;
 
 use steadfast_engine::{Database, DurabilityMode, Result, Value, Version};
 
-use crate::model::{self, Content, Difference, Item, content_now};
+use crate::model::{self, Content, Difference, Item, content_now, short};
 use crate::operation::Operation;
 
 /// Something that is not as it must be.
@@ -255,28 +255,7 @@ impl ReferenceModel {
     }
 }
 
-fn entity(item: &Item) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match item {
-        Item::Run(run) => format!("run:{run}"),
-        Item::Kv(run, key) => format!("kv:{run}:{}", text(key)),
-        Item::Event(run, stream, seq) => format!("event:{run}:{}:{seq}", text(stream)),
-        Item::State(run, cell) => format!("state:{run}:{}", text(cell)),
-    }
-}
-
 fn mismatch(difference: Difference) -> StateMismatch {
-    let short = |value: &Value| {
-        let mut text = match value {
-            Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-            other => format!("{other:?}"),
-        };
-        if let Some((at, _)) = text.char_indices().nth(60) {
-            text.truncate(at);
-            text.push('…');
-        }
-        text
-    };
     let (item, expected, actual) = match difference {
         Difference::Missing(item) => (item, "to be there".into(), "nothing".into()),
         Difference::Extra(item) => (item, "nothing".into(), "what nobody wrote".into()),
@@ -288,7 +267,7 @@ fn mismatch(difference: Difference) -> StateMismatch {
             (item, format!("version {expected}"), format!("version {found}"))
         }
     };
-    StateMismatch { entity: entity(&item), expected, actual }
+    StateMismatch { entity: item.to_string(), expected, actual }
 }
 
 #[cfg(test)]

@@ -5,6 +5,23 @@ use std::path::Path;
 /// The environment variable that a seed is taken from.
 pub const SEED_VARIABLE: &str = "STEADFAST_SEED";
 
+/// The environment variable that says how many times as much is tried.
+pub const EFFORT_VARIABLE: &str = "STEADFAST_EFFORT";
+
+/// How many times as much as usual is to be tried: `STEADFAST_EFFORT`, or 1.
+///
+/// # Panics
+///
+/// If the variable holds anything but a number above 0: a long run must not quietly be a short
+/// one.
+pub fn effort() -> u64 {
+    let Ok(text) = std::env::var(EFFORT_VARIABLE) else { return 1 };
+    match text.parse() {
+        Ok(effort) if effort > 0 => effort,
+        _ => panic!("{EFFORT_VARIABLE}={text}: not a number above 0"),
+    }
+}
+
 /// The seed that `STEADFAST_SEED` names, or else `default`; printed either way, with the line
 /// that repeats the calling test.
 pub fn seed_or(default: u64) -> u64 {

@@ -97,6 +97,10 @@ pub fn main(args: &[String]) -> i32 {
         );
         return 2;
     };
+    #[cfg(feature = "hooks")]
+    if let Ok(name) = std::env::var(steadfast_core::SABOTAGE_VARIABLE) {
+        steadfast_core::sabotage_every_thread(steadfast_core::Sabotage::from_name(&name));
+    }
     let opened = Database::open_or_create(&job.dir, database_config(job.mode, job.segment_bytes));
     let done = opened.map_err(|error| error.to_string()).and_then(|db| {
         say(&format!("open {}", db.current_version()))?;
@@ -206,13 +210,14 @@ pub(crate) enum Answer {
 impl Worker {
     pub(crate) fn spawn(
         program: &Path,
+        first_arguments: &[String],
         dir: &Path,
         iteration: Option<u64>,
         mode: DurabilityMode,
         segment_bytes: Option<u64>,
     ) -> std::io::Result<Self> {
         let mut command = Command::new(program);
-        command.arg("--db-dir").arg(dir).args(["--mode", &mode_name(mode)]);
+        command.args(first_arguments).arg("--db-dir").arg(dir).args(["--mode", &mode_name(mode)]);
         if let Some(iteration) = iteration {
             command.args(["--iteration", &iteration.to_string()]);
         }

@@ -1,5 +1,6 @@
 //! A program that uses a database, drawn from a seed, and the record of what it was told.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,6 +36,58 @@ pub enum Action {
     Straddle(Vec<Op>, Option<CompactMode>),
     /// Closes and opens again.
     Reopen,
+}
+
+impl Action {
+    /// The same with one operation less, if it has one there and is not only that.
+    pub fn without(&self, op: usize) -> Option<Self> {
+        let fewer = |ops: &Vec<Op>| {
+            let mut ops = ops.clone();
+            (ops.len() > 1 && op < ops.len()).then(|| {
+                ops.remove(op);
+                ops
+            })
+        };
+        match self {
+            Self::Commit(ops) => fewer(ops).map(Self::Commit),
+            Self::CommitStrict(ops) => fewer(ops).map(Self::CommitStrict),
+            Self::Straddle(ops, mode) => fewer(ops).map(|ops| Self::Straddle(ops, *mode)),
+            Self::Together(transactions) => {
+                let mut fewer = transactions.clone();
+                (fewer.len() > 1 && op < fewer.len()).then(|| {
+                    fewer.remove(op);
+                    Self::Together(fewer)
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |ops: &[Op]| ops.iter().map(Op::to_string).collect::<Vec<_>>().join(", ");
+        match self {
+            Self::Commit(ops) => write!(f, "commit: {}", list(ops)),
+            Self::CommitStrict(ops) => write!(f, "commit and wait for the sync: {}", list(ops)),
+            Self::Together(transactions) => {
+                let each: Vec<_> = transactions.iter().map(|ops| list(ops)).collect();
+                write!(f, "commit together: {}", each.join(" | "))
+            }
+            Self::Flush => f.write_str("flush"),
+            Self::Maintain(time) => write!(f, "let {time:?} pass"),
+            Self::Checkpoint => f.write_str("checkpoint"),
+            Self::Compact(mode) => write!(f, "compact ({mode:?})"),
+            Self::Straddle(ops, mode) => {
+                write!(f, "commit with a checkpoint in between")?;
+                if let Some(mode) = mode {
+                    write!(f, " and a compaction ({mode:?})")?;
+                }
+                write!(f, ": {}", list(ops))
+            }
+            Self::Reopen => f.write_str("close and open"),
+        }
+    }
 }
 
 /// A program and how it opens its database.

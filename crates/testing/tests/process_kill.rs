@@ -5,7 +5,7 @@ use steadfast_engine::DurabilityMode;
 use steadfast_testing::process_kill::{
     ProcessCrashConfig, ProcessCrashResults, ProcessCrashTester,
 };
-use steadfast_testing::seed::seed_or;
+use steadfast_testing::seed::{effort, seed_or};
 
 fn run(config: ProcessCrashConfig) -> ProcessCrashResults {
     let dir = tempfile::tempdir().unwrap();
@@ -22,13 +22,14 @@ fn run(config: ProcessCrashConfig) -> ProcessCrashResults {
 #[test]
 fn nothing_acknowledged_is_lost_by_kills() {
     let seed = seed_or(42);
+    let mut kills = 0;
     for (mode, signal) in
         [(DurabilityMode::Strict, 9), (DurabilityMode::BATCHED, 6), (DurabilityMode::Buffered, 11)]
     {
         let results = run(ProcessCrashConfig {
             min_runtime_ms: 0,
             max_runtime_ms: 60,
-            iterations: 10,
+            iterations: 34 * effort(),
             signal,
             mode,
             segment_bytes: Some(32 << 10),
@@ -36,7 +37,10 @@ fn nothing_acknowledged_is_lost_by_kills() {
         });
         // How many depends on the disk; that strict ones come one sync at a time is the point.
         assert!(results.acknowledged() > 0, "the workers worked: {results}");
+        kills += results.results.iter().filter(|result| result.kill_succeeded).count() as u64;
     }
+    println!("{kills} processes killed");
+    assert!(kills >= 100 * effort(), "{kills} kills");
 }
 
 /// As documented: 100 times, each up to a second.

@@ -5,6 +5,7 @@
 mod apply;
 mod checkpoint;
 mod copies;
+mod crash_test;
 mod damage;
 mod demo;
 mod dump_load;

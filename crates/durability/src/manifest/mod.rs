@@ -5,7 +5,9 @@ use steadfast_core::codec::Cursor;
 use steadfast_core::limits::{
     MANIFEST_BYTES_MAX, SEGMENT_NUMBER_MAX, SNAPSHOT_NUMBER_MAX, VERSION_MAX,
 };
-use steadfast_core::{CrashPoint, RetentionPolicy, Timestamp, Version, check_crash_point};
+use steadfast_core::{
+    CrashPoint, RetentionPolicy, Sabotage, Timestamp, Version, check_crash_point, sabotaged, unless,
+};
 
 use crate::disk::{Access, Disk, read_exact_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
@@ -175,7 +177,8 @@ impl Manifest {
         let damaged =
             || Error::Corrupt { file: LABEL.into(), offset: 0, kind: CorruptionKind::BadManifest };
         let (fields, checksum) = bytes.split_last_chunk::<4>().ok_or_else(damaged)?;
-        if crc32fast::hash(fields) != u32::from_le_bytes(*checksum) {
+        let valid = crc32fast::hash(fields) == u32::from_le_bytes(*checksum);
+        if !valid && !sabotaged(Sabotage::IgnoreManifestChecksum) {
             return Err(damaged());
         }
         if fields.get(..8) != Some(&MAGIC) {
@@ -308,7 +311,7 @@ impl Manifest {
         }
         let file = disk.create(&tmp, Access::Write).at(TMP_LABEL, "create")?;
         file.write_at(0, &bytes).at(TMP_LABEL, "write")?;
-        file.sync_all().at(TMP_LABEL, "sync")
+        unless(Sabotage::SkipManifestSync, || file.sync_all()).at(TMP_LABEL, "sync")
     }
 
     /// Gives the prepared file the MANIFEST's name and syncs the directory.
@@ -316,7 +319,8 @@ impl Manifest {
         disk.rename(&layout.manifest_tmp(), &layout.manifest()).at(LABEL, "replace")?;
         check_crash_point(CrashPoint::DuringManifestUpdate);
         // Without this the new name may be gone after a power cut.
-        disk.sync_dir(layout.root()).at(".", "sync the directory")
+        let sync = || disk.sync_dir(layout.root());
+        unless(Sabotage::SkipManifestDirectorySync, sync).at(".", "sync the directory")
     }
 }
 

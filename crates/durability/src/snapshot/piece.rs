@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use steadfast_core::limits::SNAPSHOT_PLAIN_BYTES_MAX;
+use steadfast_core::{Sabotage, sabotaged};
 
 /// What came of a check; the reason is for people.
 pub(super) type Checked<T> = Result<T, Cow<'static, str>>;
@@ -190,7 +191,8 @@ impl PieceHeader {
         let check = word(16);
         // Most of what is not a header is told by this, without the cost of a checksum.
         let kind = PieceKind::from_number(header[0]).ok_or("no piece of a snapshot begins here")?;
-        if seed.checksum(offset, &header[..16]) != check {
+        let valid = seed.checksum(offset, &header[..16]) == check;
+        if !valid && !sabotaged(Sabotage::IgnoreSnapshotChecksum) {
             return Err("the header of a piece fails its checksum".into());
         }
         let (stored, plain) = (word(4), word(8));
@@ -222,7 +224,8 @@ impl PieceHeader {
         if stored.len() != self.stored as usize {
             return Err("a piece is not as long as it says".into());
         }
-        if seed.checksum(offset, stored) != self.payload_checksum {
+        let valid = seed.checksum(offset, stored) == self.payload_checksum;
+        if !valid && !sabotaged(Sabotage::IgnoreSnapshotChecksum) {
             return Err("a piece fails its checksum".into());
         }
         if !self.compressed {

@@ -15,7 +15,7 @@ use super::index::{BlockEntry, SectionEntry, decode_section_index, decode_top_in
 use super::meta::SnapshotMeta;
 use super::piece::{Checked, PIECE_HEADER_BYTES, PieceKind, Sealed, Seed, open_piece};
 use super::writer::SnapshotFile;
-use crate::disk::{Access, Disk, DiskFile, read_exact_at};
+use crate::disk::{Access, Disk, DiskFile, read_exact_at, read_full_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
 
@@ -189,7 +189,7 @@ impl Snapshot {
     /// Reads bytes that, by a checked index, are inside the file.
     pub(super) fn read(&self, offset: u64, bytes: u64) -> Read<Vec<u8>> {
         let mut buffer = vec![0; to_usize(bytes)];
-        match self.file.read_at(offset, &mut buffer) {
+        match read_full_at(&*self.file, offset, &mut buffer) {
             Ok(read) if read == buffer.len() => Ok(buffer),
             Ok(_) => Err(self.error(offset, "the file ends early")),
             Err(error) => Err(TableError {
@@ -511,7 +511,7 @@ impl Snapshot {
         let label = &place.label;
         let file = disk.open(&place.path, Access::Read).at(label, "open")?;
         let mut header = [0; HEADER_BYTES];
-        let read = file.read_at(0, &mut header).at(label, "read")?;
+        let read = read_full_at(&*file, 0, &mut header).at(label, "read")?;
         match Header::database_of(&header[..read]) {
             Some(database) => Self::open_at(disk, place, database),
             None => {

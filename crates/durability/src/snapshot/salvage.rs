@@ -13,7 +13,7 @@ use super::footer::{FOOTER_BYTES, Footer, HEADER_BYTES};
 use super::meta::SnapshotMeta;
 use super::piece::{PIECE_HEADER_BYTES, PieceHeader, PieceKind, Seed};
 use super::reader::to_usize;
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, read_full_at};
 use crate::error::{IoContext, Result};
 use crate::layout::Layout;
 
@@ -165,7 +165,7 @@ impl PieceWalk {
     fn footer(&self, database: &[u8; 16], number: u64) -> Option<Footer> {
         let offset = self.end.checked_sub(FOOTER_BYTES as u64)?;
         let mut tail = vec![0; FOOTER_BYTES];
-        let read = self.file.read_at(offset, &mut tail).ok()?;
+        let read = read_full_at(&*self.file, offset, &mut tail).ok()?;
         Footer::decode(&self.label, database, number, self.end, &tail[..read]).ok()
     }
 
@@ -187,7 +187,7 @@ impl PieceWalk {
         self.window.clear();
         self.window.resize(wanted, 0);
         self.window_offset = offset;
-        match self.file.read_at(offset, &mut self.window) {
+        match read_full_at(&*self.file, offset, &mut self.window) {
             Ok(read) => self.window.truncate(read),
             Err(error) => {
                 self.window.clear();

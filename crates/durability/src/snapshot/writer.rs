@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use steadfast_core::limits::{
     SNAPSHOT_BLOCK_BYTES, SNAPSHOT_NUMBER_MAX, SNAPSHOT_SECTION_BYTES, STORED_KEY_BYTES_MAX,
     VALUE_BYTES_MAX,
 };
-use steadfast_core::{CrashPoint, Record, Version, check_crash_point};
+use steadfast_core::{CrashPoint, Record, Sabotage, Version, check_crash_point, unless};
 
 use super::SnapshotInfo;
 use super::block::{BlockEncoder, row_bytes, row_order};
@@ -20,6 +19,8 @@ use super::piece::{Compression, PieceKind, Sealed, Sealer, Seed};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::error::{Error, IoContext, Result};
 use crate::layout::Layout;
+use crate::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use crate::sync::thread;
 
 /// Handed to the kernel at once.
 const WRITE_BYTES: usize = 1 << 20;
@@ -292,8 +293,9 @@ impl SnapshotWriter {
     /// Syncs the file, its directory and the database's directory.
     fn make_durable(&self) -> Result<()> {
         check_crash_point(CrashPoint::DuringSnapshotBeforeRename);
-        self.out.file.sync_all().at(&self.out.label, "sync")?;
-        self.sync_names()?;
+        let sync = || self.out.file.sync_all().at(&self.out.label, "sync");
+        unless(Sabotage::SkipSnapshotSync, sync)?;
+        unless(Sabotage::SkipSnapshotDirectorySync, || self.sync_names())?;
         check_crash_point(CrashPoint::DuringSnapshotAfterRename);
         Ok(())
     }
@@ -386,7 +388,7 @@ fn write_rows<E: From<Error>>(
     rows: impl IntoIterator<Item = std::result::Result<Record, E>>,
     rest: impl FnOnce() -> std::result::Result<(SnapshotMeta, Vec<u8>), E>,
 ) -> std::result::Result<SnapshotInfo, E> {
-    let (writer, written) = std::thread::scope(|scope| {
+    let (writer, written) = thread::scope(|scope| {
         // Owned in here, so that a panic drops it, and the thread ends, before it is waited for.
         let mut writer = writer;
         let (file, label) = (Arc::clone(&writer.out.file), writer.out.label.clone());
@@ -413,7 +415,7 @@ fn write_rows<E: From<Error>>(
         (writer, written)
     });
     let written = written.and_then(|info| {
-        writer.make_durable()?;
+        unless(Sabotage::NameSnapshotBeforeSync, || writer.make_durable())?;
         Ok(info)
     });
     if written.is_err() {

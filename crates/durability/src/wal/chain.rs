@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use steadfast_core::ReplayTarget;
+use steadfast_core::{ReplayTarget, Sabotage, sabotaged};
 
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, read_full_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
 use crate::manifest::Manifest;
@@ -242,7 +242,9 @@ impl Wal {
         target.finish(replayed.stats.final_version);
         if limit.is_none() {
             let before = scan.promised;
-            scan.look_behind(self)?;
+            if !sabotaged(Sabotage::LookNotBehind) {
+                scan.look_behind(self)?;
+            }
             if beside == Beside::AWriter && self.has_grown(&scan)? {
                 // What was not there yet is no damage, and promises of later groups are about
                 // what came after this reader had passed.
@@ -251,6 +253,9 @@ impl Wal {
                 scan.damage = None;
                 scan.unnamed = None;
             }
+        }
+        if sabotaged(Sabotage::IgnorePromise) {
+            scan.promised = scan.promised.min(scan.end.position);
         }
         let promised = scan.promised;
         scan.at_promise = scan.boundaries.iter().find(|at| at.1 == promised).copied();
@@ -375,7 +380,7 @@ impl Wal {
                     Tail::Torn(kind) | Tail::Changed(kind) => kind,
                 };
                 scan.damage = Some(Damage { file: segment.label(), offset, kind });
-                if scan.end.tail != Tail::Nothing {
+                if scan.end.tail != Tail::Nothing && !sabotaged(Sabotage::LookNotBehind) {
                     scan.note(&reader.evidence()?);
                 }
                 break;
@@ -453,7 +458,7 @@ pub(crate) fn segment_headers(
         let label = Layout::segment_label(number);
         let file = disk.open(&layout.segment(number), Access::Read).at(&*label, "open")?;
         let mut block = vec![0; HEADER_LEN];
-        let read = file.read_at(0, &mut block).at(&*label, "read")?;
+        let read = read_full_at(&*file, 0, &mut block).at(&*label, "read")?;
         headers.extend(SegmentHeader::decode(&block[..read]).ok().map(|header| (number, header)));
     }
     headers.sort_by_key(|(number, _)| *number);
@@ -482,13 +487,17 @@ fn open_segment(
     };
     let bytes = file.len().at(&*label, "read the length of")?;
     let mut block = vec![0; HEADER_LEN];
-    let read = file.read_at(0, &mut block).at(&*label, "read")?;
+    let read = read_full_at(&*file, 0, &mut block).at(&*label, "read")?;
     match SegmentHeader::decode(&block[..read]) {
         Err(HeaderError::NewerFormat(found)) => {
             Err(Error::NewerFormat { file: label, found, known: WAL_FORMAT })
         }
         Err(HeaderError::Corrupt(kind)) => damaged(kind),
-        Ok(header) if header.database != manifest.database => damaged(CorruptionKind::Foreign),
+        Ok(header)
+            if header.database != manifest.database && !sabotaged(Sabotage::NoDatabaseCheck) =>
+        {
+            damaged(CorruptionKind::Foreign)
+        }
         Ok(header) if header.number != number => damaged(CorruptionKind::BadHeader),
         Ok(header) => Ok(Found::Segment(Segment { header, file, bytes, valid_end: None })),
     }

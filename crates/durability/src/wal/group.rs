@@ -2,6 +2,7 @@
 
 use crc32fast::Hasher;
 use steadfast_core::limits::GROUP_BYTES_MAX;
+use steadfast_core::{Sabotage, sabotaged};
 
 use crate::error::CorruptionKind;
 use crate::wal::segment::{Epoch, SegmentHeader};
@@ -59,6 +60,10 @@ impl ChecksumSeed {
     fn new(database: &[u8; 16], epoch: Epoch, segment: u64) -> Self {
         let mut hasher = Hasher::new();
         hasher.update(database);
+        let epoch = match sabotaged(Sabotage::EpochNotMixedIn) {
+            false => epoch,
+            true => Epoch { counter: 0, random: 0 },
+        };
         for field in [epoch.counter, epoch.random, segment] {
             hasher.update(&field.to_le_bytes());
         }
@@ -84,6 +89,7 @@ impl ChecksumSeed {
 /// The chain hash after a group: over the chain hash before it and every byte of it up to
 /// the trailer, so that a group is valid only behind the very groups it was written behind.
 fn chain_after(before: u32, header_frames_padding: &[u8]) -> u32 {
+    let before = if sabotaged(Sabotage::IgnoreChain) { 0 } else { before };
     let mut hasher = Hasher::new_with_initial(before);
     hasher.update(header_frames_padding);
     hasher.finalize()
@@ -122,7 +128,8 @@ impl GroupHeader {
             return None;
         }
         let (first_16, checksum) = bytes.split_at(16);
-        if seed.header_checksum(position, first_16).to_le_bytes() != checksum {
+        let valid = seed.header_checksum(position, first_16).to_le_bytes() == checksum;
+        if !valid && !sabotaged(Sabotage::IgnoreGroupHeaderChecksum) {
             return None;
         }
         let durable_upto = u64::from_le_bytes(first_16[8..].try_into().ok()?);
@@ -244,7 +251,11 @@ pub fn check_group(
     let stored = trailer_chain(seed, position, bytes).ok_or(CorruptionKind::MissingTrailer)?;
     debug_assert_eq!(bytes.len(), header.length as usize);
     let computed = chain_after(chain, &bytes[..bytes.len() - TRAILER_BYTES]);
-    if computed == stored { Ok(computed) } else { Err(CorruptionKind::BadChecksum) }
+    if computed == stored || sabotaged(Sabotage::IgnoreGroupChecksum) {
+        Ok(stored)
+    } else {
+        Err(CorruptionKind::BadChecksum)
+    }
 }
 
 /// The chain hash in the trailer at the end of `bytes`, if that is the trailer of a group

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use steadfast_core::limits::GROUP_BYTES_MAX;
+use steadfast_core::{Sabotage, sabotaged};
 
-use crate::disk::DiskFile;
+use crate::disk::{DiskFile, read_full_at};
 use crate::error::{CorruptionKind, IoContext, Result};
 use crate::layout::Layout;
 use crate::wal::group::{
@@ -66,9 +67,9 @@ impl Window {
             let have = self.bytes.len();
             self.bytes.resize(have + self.read_bytes.max(wanted - have), 0);
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES);
-            let n = self
-                .file
-                .read_at(self.offset + have as u64, &mut self.bytes[have..])
+            let from = self.offset + have as u64;
+            let n = read_full_at(&*self.file, from, &mut self.bytes[have..])
+                .or_else(|e| if sabotaged(Sabotage::ErrorReadAsEnd) { Ok(0) } else { Err(e) })
                 .at(&*self.label, "read")?;
             self.at_end = n < self.bytes.len() - have;
             self.bytes.truncate(have + n);

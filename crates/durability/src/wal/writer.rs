@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use steadfast_core::limits::{FRAME_BYTES_MAX, SEGMENT_BYTES_MIN};
 use steadfast_core::{
-    CrashPoint, Entropy, Namespace, NamespaceId, Timestamp, Version, check_crash_point,
+    CrashPoint, Entropy, Namespace, NamespaceId, Sabotage, Timestamp, Version, check_crash_point,
+    sabotaged, unless,
 };
 
 use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile};
@@ -194,7 +195,10 @@ impl SpareRequest {
             .allocate(self.bytes)
             .at(&*label, "take the space for")
             .and_then(|()| file.sync_all().at(&*label, "sync"))
-            .and_then(|()| self.disk.sync_dir(&self.layout.wal()).at("WAL", "sync the directory"));
+            .and_then(|()| {
+                let sync = || self.disk.sync_dir(&self.layout.wal());
+                unless(Sabotage::SkipSegmentDirectorySync, sync).at("WAL", "sync the directory")
+            });
         if let Err(error) = filled {
             let _ = self.disk.remove(&path);
             return Err(error);
@@ -445,7 +449,9 @@ impl WalWriter {
     }
 
     fn is_logged(&self, id: NamespaceId) -> bool {
-        id == NamespaceId::SYSTEM || self.logged.get(id.0 as usize).is_some_and(Option::is_some)
+        (sabotaged(Sabotage::DefinitionLeftOut) && self.segments.len() > 1)
+            || id == NamespaceId::SYSTEM
+            || self.logged.get(id.0 as usize).is_some_and(Option::is_some)
     }
 
     fn mark_logged(&mut self, id: NamespaceId, version: Version) {
@@ -535,11 +541,19 @@ impl WalWriter {
         if self.options.direct {
             // Every earlier write of this log was durable by itself too, so nothing before
             // this one is unsynced when it returns.
-            if let Err(error) = active.file.write_at_durable(offset, bytes) {
+            let written = match sabotaged(Sabotage::StrictWriteNotDurable) {
+                false => active.file.write_at_durable(offset, bytes),
+                true => active.file.write_at(offset, bytes),
+            };
+            if let Err(error) = written {
                 return Err(self.poison(format!("{}: durable write: {error}", label())));
             }
             self.durable_upto = self.position + length;
         } else if let Err(error) = active.file.write_at(offset, bytes) {
+            if sabotaged(Sabotage::AppendBehindFailedWrite) {
+                self.position += length;
+                return Err(error).at(label(), "write");
+            }
             active.closed = true;
             // What the write left may look whole after a crash. Say where the log really
             // ends, durably, before anybody is told that this commit failed.
@@ -617,6 +631,9 @@ impl WalWriter {
     /// whatever becomes of the commit. Returns the ceiling; every version below it may be given.
     pub fn reserve_versions(&mut self, next: Version) -> Result<Version> {
         self.check_poisoned()?;
+        if sabotaged(Sabotage::UnreservedVersions) {
+            return Ok(next.next());
+        }
         if self.active.is_none() || next >= self.version_ceiling {
             self.next_version = self.next_version.max(next);
             self.rotate(0)?;
@@ -635,6 +652,7 @@ impl WalWriter {
     pub fn close(mut self, next: Version) -> Result<()> {
         self.check_poisoned()?;
         self.drop_spare();
+        let next = if sabotaged(Sabotage::CloseForgetsVersions) { Version::ZERO } else { next };
         self.next_version = self.next_version.max(next);
         if self.active.is_none() {
             return Ok(());
@@ -912,7 +930,7 @@ impl WalWriter {
         if let Some(active) = &mut self.active {
             active.closed = true;
         }
-        self.sync()
+        unless(Sabotage::SkipSealSync, || self.sync())
     }
 
     fn write_seal(&mut self, length: u64) -> Result<()> {
@@ -950,8 +968,10 @@ impl WalWriter {
 
     fn check_poisoned(&self) -> Result<()> {
         match &self.poisoned {
-            Some(reason) => Err(Error::Poisoned { reason: reason.clone() }),
-            None => Ok(()),
+            Some(reason) if !sabotaged(Sabotage::GoOnAfterFailedSync) => {
+                Err(Error::Poisoned { reason: reason.clone() })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use steadfast_core::ManualClock;
 use steadfast_durability::disk::{
     Access, DURABLE_BLOCK_BYTES, Disk, DiskFile, EntryKind, Lock, LockGuard,
 };
 
-use crate::sim::fault::{ENOSPC, FailedSync, Fault, StepKind};
+use crate::sim::fault::{ENOSPC, FailedSync, Fault, Lie, StepKind};
 use crate::sim::image::Moment;
-use crate::sim::tree::{DirChange, FileChange, Id, Node, Tree};
+use crate::sim::tree::{DirChange, File, FileChange, Id, Node, Tree};
 
 /// One thing that was done to a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,11 @@ pub enum NameDurability {
     SyncFile,
 }
 
+/// What the system says to a write through a file that was opened for reading.
+const EBADF: i32 = 9;
+/// What it says to a new length through such a file.
+const EINVAL: i32 = 22;
+
 struct State {
     tree: Tree,
     step: u64,
@@ -56,6 +63,7 @@ struct State {
     struck: Vec<Fault>,
     capacity: Option<u64>,
     names: NameDurability,
+    pace: Option<(ManualClock, BTreeMap<StepKind, Duration>)>,
     locked: BTreeSet<Id>,
 }
 
@@ -100,6 +108,7 @@ impl SimDisk {
             struck: Vec::new(),
             capacity: None,
             names: NameDurability::default(),
+            pace: None,
             locked: BTreeSet::new(),
         })))
     }
@@ -173,6 +182,15 @@ impl SimDisk {
         self.state().tree.used_bytes()
     }
 
+    /// From now on each step of `kind` takes `time` on `clock`, in no time. One clock for all
+    /// kinds.
+    pub fn slow_down(&self, clock: &ManualClock, kind: StepKind, time: Duration) {
+        let mut state = self.state();
+        let (_, mut times) = state.pace.take().unwrap_or_else(|| (clock.clone(), BTreeMap::new()));
+        times.insert(kind, time);
+        state.pace = Some((clock.clone(), times));
+    }
+
     /// What syncing a file does for its name.
     pub fn set_name_durability(&self, names: NameDurability) {
         self.state().names = names;
@@ -234,7 +252,7 @@ impl SimDisk {
 
 impl State {
     fn moment(&self) -> Moment {
-        Moment { tree: self.tree.clone(), step: self.step, note: self.note }
+        Moment::new(self.tree.clone(), self.step, self.note)
     }
 
     /// Counts a step and says what is to go wrong with it.
@@ -244,6 +262,11 @@ impl State {
             if let (Some(moments), Some(moment)) = (&mut self.moments, moment) {
                 moments.push(moment);
             }
+        }
+        if let Some((clock, times)) = &self.pace
+            && let Some(time) = times.get(&kind)
+        {
+            clock.advance(*time);
         }
         self.step += 1;
         *self.counts.entry(kind).or_default() += 1;
@@ -290,6 +313,14 @@ impl State {
         }
     }
 
+    /// The file whose path comes after that of `id`, or the first.
+    fn next_by_path(&self, id: Id) -> Option<Id> {
+        let files = self.tree.visible_files();
+        let at = files.iter().position(|file| file.1 == id).map_or(0, |at| at + 1);
+        let other = files.iter().cycle().skip(at).take(files.len()).find(|file| file.1 != id);
+        other.map(|file| file.1)
+    }
+
     fn write(&mut self, id: Id, step: u64, offset: u64, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -310,6 +341,24 @@ impl State {
         bytes: &[u8],
     ) -> io::Result<u64> {
         match begun {
+            Err(Fault { lie: Some(lie), .. }) => {
+                let step = self.step;
+                match lie {
+                    Lie::Misplaced(by) => self.write(id, step, offset + by, bytes),
+                    Lie::Misdirected => {
+                        if let Some(other) = self.next_by_path(id) {
+                            self.write(other, step, offset, bytes);
+                        }
+                    }
+                    Lie::Lost => {}
+                    _ => self.write(id, step, offset, bytes),
+                }
+                Ok(step)
+            }
+            Err(fault @ Fault { sync: FailedSync::Lying, .. }) if !fault.kind.is_sync() => {
+                self.write(id, self.step, offset, bytes);
+                Ok(self.step)
+            }
             Err(fault) => {
                 let landed = fault.landed.min(bytes.len());
                 self.write(id, self.step, offset, &bytes[..landed]);
@@ -333,7 +382,7 @@ impl State {
     fn sync(&mut self, kind: StepKind, path: &Path, id: Id) -> io::Result<()> {
         let begun = self.begin(kind, path, (0, 0));
         if let Some(errno) = self.tree.file(id).late_errno.take() {
-            self.tree.file(id).pending.clear();
+            self.tree.file(id).lose_pending();
             return Err(io::Error::from_raw_os_error(errno));
         }
         match begun {
@@ -348,17 +397,19 @@ impl State {
                 let file = self.tree.file(id);
                 match fault.sync {
                     FailedSync::StayDirty => {}
-                    FailedSync::LostAtCut => file.pending.clear(),
+                    FailedSync::LostAtCut => file.lose_pending(),
                     FailedSync::Reverted => {
                         file.pending.clear();
                         file.cached = file.durable.clone();
+                        file.lost = false;
                     }
                     FailedSync::DurableAnyway => self.tree.sync_file(id),
                     FailedSync::ReportedLate => {
-                        file.pending.clear();
+                        file.lose_pending();
                         file.late_errno = Some(fault.errno);
                         return Ok(());
                     }
+                    FailedSync::Lying => return Ok(()),
                 }
                 Err(fault.error())
             }
@@ -367,29 +418,31 @@ impl State {
 }
 
 impl Disk for SimDisk {
-    fn create(&self, path: &Path, _: Access) -> io::Result<Arc<dyn DiskFile>> {
+    fn create(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
         let step = state.simple(StepKind::Create, path)?;
-        if state.tree.lookup(path).is_some() {
+        if state.tree.find(path)?.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let (dir, name) = state.tree.parent_of(path)?;
         let id = state.tree.new_file();
         state.tree.change_dir(dir, step, DirChange::Link { name, node: Node::File(id) });
-        Ok(Arc::new(SimFile { disk: self.clone(), id, path: path.to_owned() }))
+        // Whoever makes a file may write to it.
+        let access = if access == Access::Read { Access::Write } else { access };
+        Ok(Arc::new(SimFile { disk: self.clone(), id, path: path.to_owned(), access }))
     }
 
-    fn open(&self, path: &Path, _: Access) -> io::Result<Arc<dyn DiskFile>> {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
         state.simple(StepKind::Open, path)?;
         let id = state.tree.file_at(path)?;
-        Ok(Arc::new(SimFile { disk: self.clone(), id, path: path.to_owned() }))
+        Ok(Arc::new(SimFile { disk: self.clone(), id, path: path.to_owned(), access }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         let step = state.simple(StepKind::CreateDir, path)?;
-        match state.tree.lookup(path) {
+        match state.tree.find(path)? {
             Some(Node::Dir(_)) => Ok(()),
             Some(Node::File(_)) => Err(io::ErrorKind::AlreadyExists.into()),
             None => {
@@ -404,7 +457,7 @@ impl Disk for SimDisk {
     fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
         let mut state = self.state();
         state.simple(StepKind::Kind, path)?;
-        Ok(state.tree.lookup(path).map(|node| match node {
+        Ok(state.tree.find(path)?.map(|node| match node {
             Node::File(_) => EntryKind::File,
             Node::Dir(_) => EntryKind::Directory,
         }))
@@ -421,7 +474,10 @@ impl Disk for SimDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
         let step = state.simple(StepKind::Rename, from)?;
-        let node = state.tree.lookup(from).ok_or(io::ErrorKind::NotFound)?;
+        let node = state.tree.find(from)?.ok_or(io::ErrorKind::NotFound)?;
+        if matches!((node, state.tree.find(to)?), (Node::File(_), Some(Node::Dir(_)))) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let ((dir, from), (to_dir, to)) = (state.tree.parent_of(from)?, state.tree.parent_of(to)?);
         if dir != to_dir {
             return Err(io::ErrorKind::Unsupported.into());
@@ -452,6 +508,7 @@ impl Disk for SimDisk {
                 match fault.sync {
                     // Names are in the file system's journal, not in pages.
                     FailedSync::StayDirty | FailedSync::ReportedLate | FailedSync::LostAtCut => {}
+                    FailedSync::Lying => return Ok(()),
                     FailedSync::Reverted => {
                         let dir = state.tree.dir(id);
                         dir.pending.clear();
@@ -486,7 +543,8 @@ impl Disk for SimDisk {
 
     fn is_locked(&self, path: &Path) -> io::Result<bool> {
         let state = self.state();
-        Ok(state.tree.file_at(path).is_ok_and(|id| state.locked.contains(&id)))
+        let found = state.tree.find(path)?;
+        Ok(matches!(found, Some(Node::File(id)) if state.locked.contains(&id)))
     }
 }
 
@@ -520,6 +578,17 @@ struct SimFile {
     disk: SimDisk,
     id: Id,
     path: PathBuf,
+    access: Access,
+}
+
+impl SimFile {
+    /// What the system says to a change through a file that was opened for reading.
+    fn writable(&self, errno: i32) -> io::Result<()> {
+        match self.access {
+            Access::Read => Err(io::Error::from_raw_os_error(errno)),
+            Access::Write | Access::WriteDirect => Ok(()),
+        }
+    }
 }
 
 impl std::fmt::Debug for SimFile {
@@ -538,11 +607,36 @@ impl DiskFile for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.disk.state();
         let range = (offset, buffer.len() as u64);
-        state.begin(StepKind::Read, &self.path, range).map_err(|fault| fault.error())?;
-        Ok(state.tree.files[&self.id].cached.read(offset, buffer))
+        let lie = match state.begin(StepKind::Read, &self.path, range) {
+            Ok(_) => None,
+            Err(Fault { lie: Some(lie), .. }) => Some(lie),
+            Err(fault) => return Err(fault.error()),
+        };
+        let read = state.tree.files[&self.id].cached.read(offset, buffer);
+        match lie {
+            _ if read == 0 => Ok(0),
+            Some(Lie::ShortRead(bytes)) => Ok(bytes.clamp(1, read)),
+            Some(Lie::FlippedInFlight(bit)) => {
+                buffer[bit / 8 % read] ^= 1 << (bit % 8);
+                Ok(read)
+            }
+            Some(Lie::FlippedAtRest(bit)) => {
+                let at = bit / 8 % read;
+                buffer[at] ^= 1 << (bit % 8);
+                let file = state.tree.file(self.id);
+                for content in [&mut file.durable, &mut file.cached] {
+                    content.write(offset + at as u64, &buffer[at..=at]);
+                }
+                Ok(read)
+            }
+            _ => Ok(read),
+        }
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if !bytes.is_empty() {
+            self.writable(EBADF)?;
+        }
         let mut state = self.disk.state();
         let begun = state.begin(StepKind::Write, &self.path, (offset, bytes.len() as u64));
         state.write_or_fail(self.id, begun, offset, bytes).map(drop)
@@ -551,15 +645,24 @@ impl DiskFile for SimFile {
     fn write_at_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let aligned = |n: u64| n.is_multiple_of(DURABLE_BLOCK_BYTES);
         assert!(aligned(offset) && aligned(bytes.len() as u64), "durable writes are aligned");
+        self.writable(EBADF)?;
         let mut state = self.disk.state();
         let begun = state.begin(StepKind::WriteDurable, &self.path, (offset, bytes.len() as u64));
         let step = state.write_or_fail(self.id, begun, offset, bytes)?;
+        if begun.is_err_and(|fault| fault.lie.is_none()) {
+            // It says that it is durable, and is not.
+            return Ok(());
+        }
         // The cut may come while it is under way: any part of it may be there.
         let moment = state.moments.is_some().then(|| state.moment());
         if let (Some(moments), Some(moment)) = (&mut state.moments, moment) {
             moments.push(moment);
         }
-        state.tree.force(self.id, step);
+        // Wherever it landed.
+        let landed = |file: &File| file.pending.iter().any(|op| op.step == step);
+        let files = state.tree.files.iter().filter(|(_, file)| landed(file));
+        let ids: Vec<_> = files.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| state.tree.force(id, step));
         Ok(())
     }
 
@@ -567,11 +670,15 @@ impl DiskFile for SimFile {
         let mut state = self.disk.state();
         let begun = state.begin(StepKind::Allocate, &self.path, (0, length));
         let from = state.tree.files[&self.id].cached.len();
+        if length > from {
+            self.writable(EBADF)?;
+        }
         let zeros = vec![0; usize::try_from(length.saturating_sub(from)).expect("small files")];
         state.write_or_fail(self.id, begun, from, &zeros).map(drop)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
+        self.writable(EINVAL)?;
         let mut state = self.disk.state();
         let begun = state.begin(StepKind::SetLen, &self.path, (0, length));
         let step = begun.map_err(|fault| fault.error())?;

@@ -1,4 +1,4 @@
-//! What a disk is told to do wrong.
+//! What a disk is told to do wrong: to fail, or to deceive.
 
 use std::io;
 
@@ -81,6 +81,29 @@ pub enum FailedSync {
     /// This sync says that all is well, although the bytes are lost at a cut, and the next one
     /// of the same file fails.
     ReportedLate,
+    /// It says that all is well and makes nothing durable; a later honest sync does. What a
+    /// device with a volatile cache does. For a durable write: it is a plain one.
+    Lying,
+}
+
+/// How a disk deceives: it says that all is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// A read gives only so many of the bytes, at least one. Not even a lie: callers must ask
+    /// for the rest.
+    ShortRead(usize),
+    /// One bit of what is read is flipped on its way; the next read gives the right one. It
+    /// counts from the first byte read, modulo how many there are.
+    FlippedInFlight(usize),
+    /// One bit of what is read has flipped at rest, and stays so.
+    FlippedAtRest(usize),
+    /// A write lands this many bytes further on in the same file; its place keeps the old bytes.
+    Misplaced(u64),
+    /// A write lands at the same offset of another file, the next by path; its place keeps the
+    /// old bytes.
+    Misdirected,
+    /// A write changes nothing.
+    Lost,
 }
 
 /// An operation that fails.
@@ -98,6 +121,8 @@ pub struct Fault {
     pub landed: usize,
     /// What a failing sync of a file does.
     pub sync: FailedSync,
+    /// What happens instead, if no error is reported.
+    pub lie: Option<Lie>,
 }
 
 /// "Input/output error".
@@ -108,7 +133,16 @@ pub const ENOSPC: i32 = 28;
 impl Fault {
     /// The first operation of `kind` after `after` others fails, once.
     pub const fn once(kind: StepKind, after: u64, errno: i32) -> Self {
-        Self { kind, after, errno, sticky: false, landed: 0, sync: FailedSync::StayDirty }
+        let sync = FailedSync::StayDirty;
+        Self { kind, after, errno, sticky: false, landed: 0, sync, lie: None }
+    }
+
+    /// The first operation of `kind` after `after` others deceives, once. What does not fit
+    /// the kind of operation changes nothing.
+    pub const fn lie(kind: StepKind, after: u64, lie: Lie) -> Self {
+        let mut fault = Self::once(kind, after, EIO);
+        fault.lie = Some(lie);
+        fault
     }
 
     /// It and all later ones of its kind fail.

@@ -1,11 +1,13 @@
 //! What a power cut may leave: every operation that was not durable was kept, dropped, torn
 //! or garbled.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::sim::disk::SimDisk;
 use crate::sim::plan::{Choice, Plan};
-use crate::sim::tree::{Dir, DirOp, File, FileChange, FileOp, Id, Tree, apply_dir, apply_file};
+use crate::sim::tree::{
+    Dir, DirChange, DirOp, File, FileChange, FileOp, Id, Tree, apply_dir, apply_file,
+};
 
 /// What a device writes whole, in bytes.
 const SECTOR: u64 = 512;
@@ -16,12 +18,13 @@ const ONE_BY_ONE_MAX: usize = 16;
 /// Above this many sectors, those of a torn write tried one by one are the first and last.
 const SECTORS_MAX: u64 = 24;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Target {
     File(Id, usize),
     Dir(Id, usize),
 }
 
+#[derive(Clone)]
 struct Pending {
     step: u64,
     target: Target,
@@ -32,14 +35,72 @@ struct Pending {
 /// A disk at one moment of its life.
 #[derive(Clone)]
 pub struct Moment {
-    pub(crate) tree: Tree,
-    pub(crate) step: u64,
-    pub(crate) note: u64,
+    tree: Tree,
+    step: u64,
+    note: u64,
+    /// Many images are made of one moment.
+    pending: OnceLock<Vec<Pending>>,
 }
 
 impl std::fmt::Debug for Moment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Moment(after step {}, note {})", self.step, self.note)
+    }
+}
+
+/// One operation that is not durable, in the order of the choices of a [`Plan`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsynced {
+    /// The I/O step that made it.
+    pub step: u64,
+    /// The file, or the directory whose names it changes; empty for the topmost directory, and
+    /// for a file that has no name.
+    pub path: String,
+    /// What it does.
+    pub change: UnsyncedChange,
+}
+
+/// What an operation does that is not durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnsyncedChange {
+    /// Writes `bytes` bytes at `offset`, touching so many sectors.
+    Write {
+        /// Where it begins.
+        offset: u64,
+        /// How many.
+        bytes: u64,
+        /// How many sectors it touches.
+        sectors: u64,
+    },
+    /// Sets the length of a file.
+    Len(u64),
+    /// Gives something a name.
+    Link(String),
+    /// Takes a name away.
+    Unlink(String),
+    /// Gives a file another name.
+    Rename {
+        /// The old one.
+        from: String,
+        /// The new one.
+        to: String,
+    },
+}
+
+impl std::fmt::Display for Unsynced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { step, path, change } = self;
+        match change {
+            UnsyncedChange::Write { offset, bytes, sectors } => {
+                write!(f, "{step} write {path} {offset}+{bytes}, {sectors} sectors")
+            }
+            UnsyncedChange::Len(len) => write!(f, "{step} length {path} {len}"),
+            UnsyncedChange::Link(name) => write!(f, "{step} name {path}/{name}"),
+            UnsyncedChange::Unlink(name) => write!(f, "{step} remove {path}/{name}"),
+            UnsyncedChange::Rename { from, to } => {
+                write!(f, "{step} rename {path}/{from} to {to}")
+            }
+        }
     }
 }
 
@@ -49,6 +110,10 @@ fn sectors(offset: u64, len: usize) -> u64 {
 }
 
 impl Moment {
+    pub(crate) const fn new(tree: Tree, step: u64, note: u64) -> Self {
+        Self { tree, step, note, pending: OnceLock::new() }
+    }
+
     /// How many steps were done.
     pub const fn step(&self) -> u64 {
         self.step
@@ -70,7 +135,44 @@ impl Moment {
         self.pending().len()
     }
 
-    fn pending(&self) -> Vec<Pending> {
+    /// The operations that are not durable, one for each choice of a plan: what a plan that
+    /// fails is about.
+    pub fn unsynced(&self) -> Vec<Unsynced> {
+        let paths = self.tree.paths();
+        let of = |id: &Id| paths.get(id).cloned().unwrap_or_default();
+        let describe = |pending: &Pending| {
+            let step = pending.step;
+            let (path, change) = match pending.target {
+                Target::File(id, index) => {
+                    let change = match &self.tree.files[&id].pending[index].change {
+                        FileChange::Write { offset, bytes } => UnsyncedChange::Write {
+                            offset: *offset,
+                            bytes: bytes.len() as u64,
+                            sectors: pending.sectors,
+                        },
+                        FileChange::Len(len) => UnsyncedChange::Len(*len),
+                    };
+                    (of(&id), change)
+                }
+                Target::Dir(id, index) => {
+                    let change = match self.tree.dirs[&id].pending[index].change.clone() {
+                        DirChange::Link { name, .. } => UnsyncedChange::Link(name),
+                        DirChange::Unlink { name } => UnsyncedChange::Unlink(name),
+                        DirChange::Rename { from, to, .. } => UnsyncedChange::Rename { from, to },
+                    };
+                    (of(&id), change)
+                }
+            };
+            Unsynced { step, path, change }
+        };
+        self.pending().iter().map(describe).collect()
+    }
+
+    fn pending(&self) -> &[Pending] {
+        self.pending.get_or_init(|| self.find_pending())
+    }
+
+    fn find_pending(&self) -> Vec<Pending> {
         let reachable = self.tree.reachable();
         let mut found = Vec::new();
         for (id, dir) in self.tree.dirs.iter().filter(|(id, _)| reachable.contains(id)) {
@@ -95,21 +197,15 @@ impl Moment {
     /// Choices that are missing keep.
     pub fn cut(&self, plan: &Plan) -> SimDisk {
         let mut tree = self.tree.clone();
-        let choices: Vec<_> = self
-            .pending()
-            .iter()
-            .enumerate()
+        // Most choices keep: only the others are looked up.
+        let mut others: Vec<_> = (self.pending().iter().enumerate())
             .map(|(index, pending)| (pending.target, plan.choice(index)))
+            .filter(|(_, choice)| *choice != Choice::Keep)
             .collect();
-        let of_file = |id: Id, index: usize| {
-            let same =
-                |target: &Target| matches!(target, Target::File(i, n) if (*i, *n) == (id, index));
-            choices.iter().find(|(target, _)| same(target)).map(|found| found.1)
-        };
-        let of_dir = |id: Id, index: usize| {
-            let same =
-                |target: &Target| matches!(target, Target::Dir(i, n) if (*i, *n) == (id, index));
-            choices.iter().find(|(target, _)| same(target)).map(|found| found.1)
+        others.sort_unstable_by_key(|other| other.0);
+        let choice = |target: Target| match others.binary_search_by_key(&target, |other| other.0) {
+            Ok(at) => others[at].1,
+            Err(_) => Choice::Keep,
         };
         for (id, dir) in &mut tree.dirs {
             if dir.pending.is_empty() && dir.cached == dir.durable {
@@ -117,17 +213,20 @@ impl Moment {
             }
             let mut names = dir.durable.clone();
             for (index, DirOp { change, .. }) in dir.pending.iter().enumerate() {
-                if of_dir(*id, index) != Some(Choice::Drop) {
+                if choice(Target::Dir(*id, index)) != Choice::Drop {
                     apply_dir(&mut names, change);
                 }
             }
             *dir = Arc::new(Dir { durable: names.clone(), cached: names, pending: Vec::new() });
         }
         for (id, file) in &mut tree.files {
+            if file.is_clean() {
+                continue;
+            }
             let mut content = file.durable.clone();
             for (index, op) in file.pending.iter().enumerate() {
-                let choice = if op.forced { None } else { of_file(*id, index) };
-                apply_torn(&mut content, op, choice.unwrap_or(Choice::Keep));
+                // What is forced is not among the choices.
+                apply_torn(&mut content, op, choice(Target::File(*id, index)));
             }
             *file = Arc::new(File { durable: content.clone(), cached: content, ..File::default() });
         }
@@ -180,7 +279,7 @@ impl Moment {
                 }
             }
         }
-        plans.extend((0..random).map(|_| Plan(draw(&pending, rng))));
+        plans.extend((0..random).map(|_| Plan(draw(pending, rng))));
         plans
     }
 }

@@ -16,6 +16,6 @@ mod plan;
 mod tree;
 
 pub use disk::{NameDurability, SimDisk, Step};
-pub use fault::{EIO, ENOSPC, FailedSync, Fault, StepKind};
-pub use image::Moment;
+pub use fault::{EIO, ENOSPC, FailedSync, Fault, Lie, StepKind};
+pub use image::{Moment, Unsynced, UnsyncedChange};
 pub use plan::{Choice, Plan, PlanError, PlanErrorKind};

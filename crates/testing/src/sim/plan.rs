@@ -269,8 +269,9 @@ impl Cursor<'_> {
         if self.takes("-") {
             return Ok(Choice::Drop);
         }
-        let torn: [(&str, fn(u64) -> Choice); 4] = [
-            ("(<", Choice::First),
+        type Torn = fn(u64) -> Choice;
+        let torn = [
+            ("(<", Choice::First as Torn),
             ("(>=", Choice::AllBut),
             ("(!", Choice::Without),
             ("(?", Choice::Garbage),

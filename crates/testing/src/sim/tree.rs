@@ -1,6 +1,7 @@
 //! The files and directories of a simulated disk: what is durable, what the running system
 //! sees, and the operations in between, in order.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::io;
@@ -66,6 +67,22 @@ pub(crate) struct File {
     pub(crate) pending: Vec<FileOp>,
     /// The next sync fails with this error number: an earlier write-back went wrong.
     pub(crate) late_errno: Option<i32>,
+    /// A failed sync called pages clean that are not durable: what is durable and what is
+    /// pending do not add up to what the system sees.
+    pub(crate) lost: bool,
+}
+
+impl File {
+    /// What is not durable is called clean.
+    pub(crate) fn lose_pending(&mut self) {
+        self.lost |= !self.pending.is_empty();
+        self.pending.clear();
+    }
+
+    /// Whether the disk has what the system sees.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.pending.is_empty() && !self.lost && self.late_errno.is_none()
+    }
 }
 
 pub(crate) type Names = BTreeMap<String, Node>;
@@ -128,15 +145,21 @@ impl Tree {
         Self { dirs: BTreeMap::from([(ROOT, Arc::default())]), files: BTreeMap::new(), next_id: 1 }
     }
 
-    pub(crate) fn lookup(&self, path: &Path) -> Option<Node> {
-        names_of(path).try_fold(Node::Dir(ROOT), |node, name| match node {
-            Node::Dir(id) => self.dirs.get(&id)?.cached.get(name).copied(),
-            Node::File(_) => None,
-        })
+    /// What a path names; `None` if nothing has that name in a directory that is there.
+    pub(crate) fn find(&self, path: &Path) -> io::Result<Option<Node>> {
+        let mut found = Some(Node::Dir(ROOT));
+        for name in names_of(path) {
+            found = match found {
+                Some(Node::Dir(id)) => self.dirs[&id].cached.get(name).copied(),
+                Some(Node::File(_)) => return Err(io::ErrorKind::NotADirectory.into()),
+                None => return Ok(None),
+            };
+        }
+        Ok(found)
     }
 
     pub(crate) fn file_at(&self, path: &Path) -> io::Result<Id> {
-        match self.lookup(path) {
+        match self.find(path)? {
             Some(Node::File(id)) => Ok(id),
             Some(Node::Dir(_)) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(not_found()),
@@ -144,7 +167,7 @@ impl Tree {
     }
 
     pub(crate) fn dir_at(&self, path: &Path) -> io::Result<Id> {
-        match self.lookup(path) {
+        match self.find(path)? {
             Some(Node::Dir(id)) => Ok(id),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
             None => Err(not_found()),
@@ -195,9 +218,15 @@ impl Tree {
     /// Everything pending of a file is durable now.
     pub(crate) fn sync_file(&mut self, id: Id) {
         let file = self.file(id);
-        let File { durable, pending, .. } = file;
-        // Not the cache: what a failed sync lost stays lost.
-        pending.drain(..).for_each(|op| apply_file(durable, &op.change));
+        let File { durable, cached, pending, lost, .. } = file;
+        if *lost {
+            // Not the cache: what a failed sync lost stays lost.
+            pending.drain(..).for_each(|op| apply_file(durable, &op.change));
+        } else {
+            // The same bytes; this way the pages are shared.
+            durable.clone_from(cached);
+            pending.clear();
+        }
     }
 
     /// The names that lead to `id` are durable now, and whatever its directory did before.
@@ -247,6 +276,34 @@ impl Tree {
                 let (Node::File(id) | Node::Dir(id)) = node;
                 if found.insert(id) {
                     todo.push(id);
+                }
+            }
+        }
+        found
+    }
+
+    /// A path for every file and directory that has, had, or may have a name; what the running
+    /// system sees comes first.
+    pub(crate) fn paths(&self) -> BTreeMap<Id, String> {
+        let mut found = BTreeMap::from([(ROOT, String::new())]);
+        let mut todo = vec![ROOT];
+        while let Some(dir) = todo.pop() {
+            let Some(dir_names) = self.dirs.get(&dir) else { continue };
+            let pending = dir_names.pending.iter().filter_map(|op| match &op.change {
+                DirChange::Link { name, node } => Some((name, node)),
+                DirChange::Rename { to, node, .. } => Some((to, node)),
+                DirChange::Unlink { .. } => None,
+            });
+            for (name, node) in dir_names.cached.iter().chain(pending).chain(&dir_names.durable) {
+                let (Node::File(id) | Node::Dir(id)) = node;
+                let parent = &found[&dir];
+                let path =
+                    if parent.is_empty() { name.clone() } else { format!("{parent}/{name}") };
+                if let Entry::Vacant(slot) = found.entry(*id) {
+                    slot.insert(path);
+                    if matches!(node, Node::Dir(_)) {
+                        todo.push(*id);
+                    }
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! Snapshots as the log's writer sees them: which one the MANIFEST names, which segments are
 //! needed with it.
 
-use steadfast_core::{RetentionPolicy, Version};
+use steadfast_core::{RetentionPolicy, Sabotage, Version, sabotaged, unless};
 
 use super::{FIRST_SEGMENT_BYTES, WalWriter};
 use crate::compaction::Needed;
@@ -14,6 +14,7 @@ impl WalWriter {
     pub fn first_segment_after(&self, version: Version) -> u64 {
         let Some(active) = self.segments.last() else { return 0 };
         let streaming = self.streams.values().copied().min().unwrap_or(u64::MAX);
+        let streaming = if sabotaged(Sabotage::ForgetOpenStream) { u64::MAX } else { streaming };
         let needed = |(number, last): &&(u64, Version)| *number >= streaming || *last > version;
         self.segments.iter().find(needed).unwrap_or(active).0
     }
@@ -39,7 +40,7 @@ impl WalWriter {
     /// is durable in the log too, the MANIFEST names it. What recovery would fall back on
     /// stays: the newest one that was read back, or else the one before.
     pub fn name_snapshot(&mut self, number: u64, version: Version, checksum: u32) -> Result<()> {
-        self.sync()?;
+        unless(Sabotage::CheckpointBeforeLogSync, || self.sync())?;
         if version > self.last.0 {
             let (what, reason) = ("snapshot", "it holds what was never in the log");
             let error = steadfast_core::Error::Malformed { what, reason, at: 0 };
@@ -79,6 +80,10 @@ impl WalWriter {
             return Ok(());
         }
         self.raise_floor(&mut manifest);
+        if sabotaged(Sabotage::CompactBeforeManifest) {
+            let early = self.segments.iter().filter(|segment| segment.0 < first);
+            early.for_each(|segment| self.remove_segment(segment.0));
+        }
         self.replace_manifest(manifest)?;
         self.segments.retain(|(number, _)| *number >= first);
         Ok(())

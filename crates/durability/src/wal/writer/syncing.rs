@@ -4,13 +4,14 @@
 //! thread syncs what has come together, with a [`SyncRequest`], while the writer goes on. It
 //! proves what was written before it *began*: the request says up to where that is.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use steadfast_core::{CrashPoint, Version, check_crash_point};
+use steadfast_core::{CrashPoint, Sabotage, Version, check_crash_point, sabotaged};
 
 use crate::disk::DiskFile;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
+use crate::sync::Mutex;
 
 /// The syncs of one segment, of which one runs at a time.
 #[derive(Debug)]
@@ -40,8 +41,12 @@ impl Syncing {
         // first. A second sync beside that one, or after it and before its writer knows, would
         // succeed, and promise what is lost.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if sabotaged(Sabotage::GoOnAfterFailedSync) {
+            state.failed = None;
+        }
         if state.failed.is_none() && state.upto < upto {
             match self.file.sync_data() {
+                Err(_) if sabotaged(Sabotage::SwallowSyncError) => state.upto = upto,
                 Ok(()) => {
                     state.upto = upto;
                     check_crash_point(CrashPoint::AfterFsync);
