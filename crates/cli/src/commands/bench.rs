@@ -28,9 +28,9 @@ const THREADS: u64 = 8;
 /// A figure.
 struct Row {
     what: &'static str,
-    a_second: f64,
+    a_second: u64,
     /// What it is compared with.
-    beside: Option<(&'static str, f64)>,
+    beside: Option<(&'static str, u64)>,
 }
 
 pub(crate) fn run(args: &BenchArgs, json: bool) -> Result<u8> {
@@ -52,9 +52,9 @@ pub(crate) fn run(args: &BenchArgs, json: bool) -> Result<u8> {
         let mut table = vec![["what", "a second", "beside"].map(str::to_owned)];
         table.extend(rows.iter().map(|row| {
             let beside = row.beside.map_or_else(String::new, |(what, a_second)| {
-                format!("{:.2} x {what}", row.a_second / a_second)
+                format!("{:.2} x {what}", row.a_second as f64 / a_second.max(1) as f64)
             });
-            [row.what.to_owned(), count(row.a_second as u64), beside]
+            [row.what.to_owned(), count(row.a_second), beside]
         }));
         output.table(&table)?;
     }
@@ -67,11 +67,11 @@ fn failed(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 fn to_json(row: &Row) -> String {
-    let object = Object::new().text("what", row.what).number("a_second", row.a_second as u64);
+    let object = Object::new().text("what", row.what).number("a_second", row.a_second);
     match row.beside {
         None => object.end(),
         Some((what, a_second)) => {
-            object.text("beside", what).number("beside_a_second", a_second as u64).end()
+            object.text("beside", what).number("beside_a_second", a_second).end()
         }
     }
 }
@@ -93,7 +93,7 @@ fn measure(dir: &Path, time: Duration) -> Result<Vec<Row>> {
 }
 
 /// How often a second a block is written and synced, with nothing else.
-fn raw_syncs(path: &Path, time: Duration) -> Result<f64> {
+fn raw_syncs(path: &Path, time: Duration) -> Result<u64> {
     let looped = || {
         let file = StdDisk.create(path, Access::Write)?;
         file.allocate(RAW_BYTES)?;
@@ -105,12 +105,12 @@ fn raw_syncs(path: &Path, time: Duration) -> Result<f64> {
             file.sync_data()?;
             done += 1;
         }
-        Ok(done as f64 / started.elapsed().as_secs_f64())
+        Ok(per_second(done, started.elapsed()))
     };
     looped().map_err(|error| failed(path, &error))
 }
 
-fn commits(path: &Path, config: DatabaseConfig, threads: u64, time: Duration) -> Result<f64> {
+fn commits(path: &Path, config: DatabaseConfig, threads: u64, time: Duration) -> Result<u64> {
     let db = Database::create(path, config)?;
     let run = db.create_run("bench")?;
     let done = AtomicU64::new(0);
@@ -131,7 +131,7 @@ fn commits(path: &Path, config: DatabaseConfig, threads: u64, time: Duration) ->
             Err(panic) => std::panic::resume_unwind(panic),
         })
     })?;
-    let rate = done.into_inner() as f64 / started.elapsed().as_secs_f64();
+    let rate = per_second(done.into_inner(), started.elapsed());
     db.close()?;
     Ok(rate)
 }
@@ -193,8 +193,13 @@ fn reads(path: &Path) -> Result<[Row; 4]> {
 }
 
 /// Rows a second of what goes through all of them.
-fn rate(work: impl FnOnce() -> Result<()>) -> Result<f64> {
+fn rate(work: impl FnOnce() -> Result<()>) -> Result<u64> {
     let started = Instant::now();
     work()?;
-    Ok(ROWS as f64 / started.elapsed().as_secs_f64())
+    Ok(per_second(ROWS, started.elapsed()))
+}
+
+fn per_second(count: u64, time: Duration) -> u64 {
+    let per_second = u128::from(count) * 1_000_000_000 / time.as_nanos().max(1);
+    u64::try_from(per_second).unwrap_or(u64::MAX)
 }
