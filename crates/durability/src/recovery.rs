@@ -593,10 +593,16 @@ impl Recovered {
 
     /// Syncs what lies past the promise, for an opening that will not write it again, so that
     /// nothing is shown that a power cut could still take away. Returns whether it could.
-    pub fn sync_for_reading(&self) -> bool {
+    pub fn sync_for_reading(&self, disk: &dyn Disk, layout: &Layout) -> bool {
         let Some(again) = self.again else { return true };
         if sabotaged(Sabotage::ReaderDoesNotSync) {
             return true;
+        }
+        // A recovery that was killed may have left a MANIFEST whose name is not durable; the
+        // promise it tells of is one only with it.
+        if let Err(error) = disk.sync_dir(layout.root()) {
+            log::warn!("cannot sync the directory: {error}");
+            return false;
         }
         self.wal.segments[again.segment..].iter().all(|segment| match segment.file.sync_data() {
             Ok(()) => true,

@@ -419,7 +419,7 @@ fn read_once(
     if sabotaged(Sabotage::ReadOnlyWrites) {
         manifest.write(&*disk, layout)?;
     }
-    if recovered.sync_for_reading() {
+    if recovered.sync_for_reading(&*disk, layout) {
         return Ok((contents, recovered.report().clone()));
     }
     let contents = Contents::on(retention(), recovered.opened());

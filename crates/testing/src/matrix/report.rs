@@ -64,6 +64,9 @@ impl fmt::Display for Counterexample {
                 )?,
             }
         }
+        if let Some(draws) = &self.case.failing {
+            writeln!(f, "  started again, it drew {draws:?} and failed by itself")?;
+        }
         write!(f, "  replay: {}", cargo_line(REPLAY_VARIABLE, &self.case.to_string()))
     }
 }
