@@ -63,9 +63,10 @@ pub(crate) enum Command {
     /// Measure commits, reads and opening on the disk that a new directory is made on
     Bench(BenchArgs),
     /// Crash databases in every way for a while, and prove what survives: exit 1 if anything fails
+    #[command(after_help = techniques())]
     CrashTest(CrashTestArgs),
     /// The process that `crash-test` kills
-    #[command(hide = true)]
+    #[command(hide = true, name = "killed-process")]
     CrashTestWorker(WorkerArgs),
 }
 
@@ -313,6 +314,14 @@ pub(crate) struct WorkerArgs {
 pub(crate) struct NotYetArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub(crate) rest: Vec<OsString>,
+}
+
+fn techniques() -> String {
+    let names = steadfast_testing::campaign::names().join(", ");
+    format!(
+        "Techniques: {names}.\nA token is TECHNIQUE.MODE.SEED, such as power-cuts.strict.7. (A \
+         token of a crash_matrix of your own goes into STEADFAST_REPLAY of its test.)"
+    )
 }
 
 fn parse_technique(text: &str) -> Result<String, String> {

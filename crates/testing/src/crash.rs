@@ -660,7 +660,7 @@ impl<'a> Judge<'a> {
                     Some(again) => again,
                     None => {
                         self.tally.opened += 1;
-                        caught(|| self.reopen(&image))
+                        caught(|| self.reopen(&image, ended))
                             .map_err(|why| format!("{}: {why}", place()))?
                     }
                 };
@@ -707,9 +707,10 @@ impl<'a> Judge<'a> {
 
     /// Opens what a crashed recovery left: for reading, which must show what is durable, and for
     /// writing; then commits.
-    fn reopen(&mut self, image: &SimDisk) -> Verdict<Found> {
+    fn reopen(&mut self, image: &SimDisk, ended: Cut) -> Verdict<Found> {
         let turn = self.tally.opened;
-        let shown = match self.checks.due(turn, 1, 3) {
+        // What a kill left is there to see and may not be durable.
+        let shown = match ended == Cut::Kill || self.checks.due(turn, 1, 3) {
             true => Some(self.read_only(image, Cut::Kill)?),
             false => None,
         };

@@ -16,7 +16,7 @@ use crate::json::{Object, list};
 use crate::output::Output;
 
 /// The hidden command that is the process to kill.
-pub(crate) const WORKER_COMMAND: &str = "crash-test-worker";
+pub(crate) const WORKER_COMMAND: &str = "killed-process";
 
 /// The longest that the repetition of one failure may take.
 const REPLAY_TIME: Duration = Duration::from_secs(3600);

@@ -44,6 +44,13 @@ impl<T> Account<T> {
     }
 }
 
+impl<T> Account<T> {
+    /// What this crash may have taken.
+    pub(crate) fn doubtful(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter(|(_, standing)| *standing == Standing::Doubtful).map(|(what, _)| what)
+    }
+}
+
 impl<T: fmt::Debug> Account<T> {
     /// The same for accounts that a check cannot tell apart.
     pub(crate) fn fingerprint(&self) -> u64 {

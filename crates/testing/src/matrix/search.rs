@@ -18,6 +18,9 @@ use crate::workload::builder;
 /// One image in so many is opened for a crash inside its recovery.
 const NESTED_EVERY: u64 = 25;
 
+/// The same, where the program is started again: it does more there than recovery does.
+const STARTED_EVERY: u64 = 5;
+
 /// The most images of crashes inside one recovery.
 const NESTED_IMAGES: u64 = 300;
 
@@ -38,6 +41,7 @@ struct Found {
     failing: Option<Vec<u64>>,
     why: String,
     acknowledged: Vec<String>,
+    doubtful: Vec<String>,
     crashes: Vec<Crashed>,
 }
 
@@ -80,6 +84,7 @@ where
             opened: 0,
             nested: 0,
             cut_short: false,
+            replayed: None,
             failure: None,
             error: None,
             duration: Duration::ZERO,
@@ -101,7 +106,8 @@ where
     /// Searches, or runs the one case that was asked for.
     pub(super) fn report(mut self) -> MatrixReport {
         let started = self.started;
-        let named = std::env::var(REPLAY_VARIABLE).ok().map(|token| token.parse());
+        let named = std::env::var(REPLAY_VARIABLE).ok().filter(|token| !token.is_empty());
+        let named = named.map(|token| token.parse());
         let case = self.matrix.replay.take().or(named).transpose();
         let done = match case {
             Err(error) => Err(error.into()),
@@ -125,7 +131,8 @@ where
             let recorded = self.first_life(draws)?;
             let left = self.matrix.images_max.saturating_sub(self.report.images);
             let images = left / (self.matrix.programs - program);
-            let scope = Scope { images, mixtures: true, nested_every: NESTED_EVERY };
+            let nested_every = if self.matrix.starts_again { STARTED_EVERY } else { NESTED_EVERY };
+            let scope = Scope { images, mixtures: true, nested_every };
             self.report.programs += 1;
             if let Some(found) = self.crash(&recorded, &mut Vec::new(), scope) {
                 self.report.duration = self.started.elapsed();
@@ -372,6 +379,7 @@ where
 
     fn replay(&mut self, case: &Case) -> Result<(), MatrixError> {
         let found = self.fails(case)?;
+        self.report.replayed = Some(case.to_string());
         self.report.programs = 1;
         self.report.moments = 1;
         self.report.images = 1;
@@ -447,6 +455,7 @@ impl Found {
             failing: None,
             why,
             acknowledged: due.iter().map(|what| format!("{what:?}")).collect(),
+            doubtful: account.doubtful().map(|what| format!("{what:?}")).collect(),
             crashes: trail.iter().map(|crash| crash.crashed.clone()).collect(),
         }
     }
@@ -476,6 +485,7 @@ impl Found {
             case: self.case(),
             why: self.why,
             acknowledged: self.acknowledged,
+            doubtful: self.doubtful,
             crashes: self.crashes,
             first_draws,
         }
