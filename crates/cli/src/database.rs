@@ -3,11 +3,12 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use steadfast::{
-    Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, ErrorKind, RecoveryReport,
+    Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, ErrorKind, RecoveryReport, Stage,
 };
 
 use crate::args::{Durability, WriteArgs};
@@ -123,17 +124,36 @@ pub(crate) fn report_left_out(report: &RecoveryReport) {
     }
 }
 
-/// A builder that shows how far the log is read, if it takes long enough to be seen.
-fn with_progress(dir: &Path) -> DatabaseBuilder {
+/// A builder that shows how far work that takes long has come, if people are looking: opening,
+/// and what is done with the database later.
+pub(crate) fn with_progress(dir: &Path) -> DatabaseBuilder {
     let builder = Database::builder(dir);
-    let Some(bar) = progress_bar(0, "reading the log") else { return builder };
+    let Some(bar) = progress_bar(0, "") else { return builder };
+    let mut stage = None;
     builder.on_progress(move |progress| {
+        if stage.replace(progress.stage) != Some(progress.stage) {
+            bar.reset();
+            bar.set_message(in_words(progress.stage));
+        }
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes);
         if progress.bytes >= progress.bytes_total {
             bar.finish_and_clear();
+            stage = None;
         }
+        ControlFlow::Continue(())
     })
+}
+
+const fn in_words(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Replay => "reading the log",
+        Stage::Load => "loading",
+        Stage::Trim => "trimming",
+        Stage::Write => "writing",
+        Stage::ReadBack => "reading back",
+        _ => "working",
+    }
 }
 
 /// A bar over `bytes` on standard error; none unless people are looking.

@@ -18,6 +18,7 @@ mod loading;
 mod maintenance;
 mod namespaces;
 mod open;
+mod progress;
 mod recent;
 mod restore;
 mod runs;
@@ -57,5 +58,5 @@ pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryRepor
 pub use steadfast_durability::snapshot::Compression;
 pub use steadfast_durability::verify::Damaged;
 pub use steadfast_durability::wal::segment::Epoch;
-pub use steadfast_durability::{Progress, ReplayStats, disk};
+pub use steadfast_durability::{Progress, ReplayStats, Stage, disk};
 pub use steadfast_storage::{StoreStats, UnifiedStore};

@@ -1,5 +1,6 @@
 //! Taking out of a damaged database what can be taken, into a new one.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -12,14 +13,15 @@ use steadfast_durability::recovery::{
 use steadfast_durability::snapshot::{SnapshotMeta, salvage_rows};
 use steadfast_durability::wal::chain::Beside;
 use steadfast_durability::wal::writer::NamespaceLookup;
-use steadfast_durability::{Error as DiskError, manifest_from_files};
+use steadfast_durability::{Error as DiskError, Stage, manifest_from_files};
 
 use crate::config::DatabaseBuilder;
 use crate::copy::{CopyInfo, Source, write_copy};
 use crate::database::Database;
-use crate::error::{Error, Result};
-use crate::loading::{End, Loading, Sources};
+use crate::error::{Error, ErrorKind, Result};
+use crate::loading::{Loading, Sources};
 use crate::open::{Contents, is_vacant};
+use crate::progress::{Watch, metered, tell};
 use crate::sync::Instant;
 
 /// What salvaging found, and what it could not take along.
@@ -51,7 +53,8 @@ pub struct SalvageReport {
 /// # Errors
 ///
 /// Kind `NotFound` if there is nothing that was ever a database; `Busy`; `Io`; `Invalid` if
-/// `target` holds anything.
+/// `target` holds anything; `Stopped` if whoever [`DatabaseBuilder::on_progress`] tells wants no
+/// more of it.
 pub fn salvage(damaged: impl AsRef<Path>, target: Option<&Path>) -> Result<SalvageReport> {
     salvage_with(Database::builder(damaged), target)
 }
@@ -75,13 +78,14 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         Ok(None) | Err(DiskError::Corrupt { .. }) => (manifest_from_files(&*disk, &layout)?, true),
         Err(error) => return Err(error.into()),
     };
+    let watch = Watch::new(builder.progress.as_ref(), None);
     let mut losses = Vec::new();
     let policy = RecoveryPolicy::AcceptLoss;
     let opened = open_snapshot(&*disk, &layout, &manifest, policy)?;
     let contents = Contents::on(manifest.retention.clone(), &opened);
     let sources = Sources { disk: &*disk, layout: &layout, manifest: &|| Ok(manifest.clone()) };
     match &opened.snapshot {
-        Some(_) => load(&contents, &sources, &mut losses)?,
+        Some(_) => load(&contents, &sources, watch, &mut losses)?,
         // Where the log has everything, nothing of the snapshot is needed.
         None if opened.is_corrupt() => take_rows(&contents, &sources, &opened, &mut losses)?,
         None => {}
@@ -94,7 +98,7 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         &contents,
         policy,
         Beside::Nobody,
-        &mut |_| {},
+        &mut |progress| tell(builder.progress.as_ref(), progress),
     )?;
     let report = recovered.report().clone();
     if let Some(damage) = &report.damage {
@@ -115,7 +119,10 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         let times = &contents.times;
         let lookup = |id: NamespaceId| Some((id, contents.namespaces.namespace(id)?));
         let timestamp = times.ask(|times| times.time_of(version))?.unwrap_or_default();
+        let payload = || contents.store.stats().payload_bytes as u64;
+        let meter = RefCell::new(watch.stage(Stage::Write, payload));
         let rest = || {
+            meter.borrow_mut().end()?;
             let meta = SnapshotMeta {
                 version,
                 timestamp,
@@ -128,21 +135,33 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         let source = Source {
             upto: (version, timestamp),
             rest,
-            rows: view.range_versions(..).map(|row| Ok(row?)),
+            rows: metered(&meter, view.range_versions(..)),
             next_version: recovered.next_version().max(version.next()),
             manifest,
         };
-        result.copy = Some(write_copy(&disk, target, builder.config.compression, source)?);
+        let compression = builder.config.compression;
+        result.copy = Some(write_copy(&disk, target, compression, source, watch)?);
     }
     Ok(result)
 }
 
 /// Loads the snapshot, with what can be read of the sections that are damaged and cannot be
 /// rebuilt.
-fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) -> Result<()> {
+fn load(
+    contents: &Contents,
+    sources: &Sources<'_>,
+    watch: Watch<'_>,
+    losses: &mut Vec<String>,
+) -> Result<()> {
     let Some(snapshot) = &contents.snapshot else { return Ok(()) };
     let loading = Loading::new(snapshot.clone(), Instant::now());
-    while loading.load_next(End::Front, &contents.store, sources) {}
+    match loading.finish(&contents.store, sources, watch) {
+        Err(error) if error.kind() != ErrorKind::Corruption && error.kind() != ErrorKind::Io => {
+            return Err(error);
+        }
+        // What cannot be loaded is salvaged as far as it goes.
+        Err(_) | Ok(()) => {}
+    }
     loading.load_times(&contents.times, sources)?;
     losses.extend(loading.stats().times);
     let failed = loading.failed();

@@ -1,17 +1,17 @@
 //! `repair`: what can be read of a damaged database, in a new one; and what cannot.
 
-use steadfast::{SalvageReport, salvage};
+use steadfast::{SalvageReport, salvage_with};
 
 use super::backup::copy_json;
 use crate::args::RepairArgs;
-use crate::database::report_left_out;
+use crate::database::{report_left_out, with_progress};
 use crate::failure::{EXIT_DONE, Result};
 use crate::json::{Object, list, push_text};
 use crate::output::{Output, count, counted, duration, size};
 
 pub(crate) fn run(args: &RepairArgs, json: bool) -> Result<u8> {
     let target = args.new_dir.as_deref().filter(|_| !args.dry_run);
-    let report = salvage(&args.dir, target)?;
+    let report = salvage_with(with_progress(&args.dir), target)?;
     report_left_out(&report.recovery);
     let mut output = Output::new();
     if json {

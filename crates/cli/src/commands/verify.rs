@@ -7,11 +7,11 @@
 
 use std::path::Path;
 
-use steadfast::{Damaged, Database, Error, LogClass, RecoveryReport, SnapshotClass, Version};
+use steadfast::{Damaged, Error, LogClass, RecoveryReport, SnapshotClass, Version};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::{Error as DiskError, StdDisk};
 
-use crate::database::report_left_out;
+use crate::database::{report_left_out, with_progress};
 use crate::failure::{EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Result};
 use crate::inspection::manifest;
 use crate::json::{Object, list};
@@ -61,7 +61,7 @@ fn look(dir: &Path) -> Result<Verdict> {
 }
 
 fn look_once(dir: &Path) -> Result<Verdict> {
-    let database = match Database::open_read_only(dir) {
+    let database = match with_progress(dir).open_read_only() {
         Ok(database) => database,
         Err(Error::Corruption(error)) => return Ok(Verdict::of_refusal(error)),
         Err(error) => return Err(error.into()),
