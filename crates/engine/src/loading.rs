@@ -13,12 +13,12 @@ use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::snapshot::Snapshot;
-use steadfast_durability::{KeyRange, Stage, rebuild, rebuild_commit_times};
+use steadfast_durability::{Error as DiskError, KeyRange, Stage, rebuild, rebuild_commit_times};
 use steadfast_storage::UnifiedStore;
 
 use crate::commit::CLOSED;
 use crate::commit_times::CommitTimes;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::progress::Watch;
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
@@ -64,7 +64,7 @@ struct State {
     damaged: Vec<(usize, TableError)>,
     failed: Vec<(usize, TableError)>,
     /// What is wrong with the times of commits in the snapshot.
-    times: Option<String>,
+    times: Option<TableError>,
     loaded_after: Option<Duration>,
 }
 
@@ -213,7 +213,7 @@ impl Loading {
         let error = match times.ask(|_| ()) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() != ErrorKind::Corruption => return Err(error),
-            Err(error) => error.to_string(),
+            Err(error) => self.as_table_error(&error),
         };
         let Sources { disk, layout, manifest } = sources;
         let (number, version) = (self.snapshot.info().number, self.snapshot.meta().version);
@@ -233,10 +233,28 @@ impl Loading {
             Err(why) => {
                 log::error!("{error}: the times of commits are lost: {why}");
                 times.forget_older();
-                state.times = Some(format!("{error}: the times of commits are lost"));
+                state.times = Some(error);
             }
         }
         Ok(())
+    }
+
+    /// Where the times of commits are damaged.
+    fn as_table_error(&self, error: &Error) -> TableError {
+        match error {
+            Error::Corruption(DiskError::Table(error)) => error.clone(),
+            error => TableError {
+                file: Layout::snapshot_label(self.snapshot.info().number).into(),
+                offset: 0,
+                reason: error.to_string().into(),
+                io: None,
+            },
+        }
+    }
+
+    /// What is wrong with the times of commits, if they are lost.
+    pub(crate) fn lost_times(&self) -> Option<TableError> {
+        self.lock().times.clone()
     }
 
     /// Loads what is left, and waits until everything is in memory.
@@ -315,7 +333,7 @@ impl Loading {
             loaded: state.loaded,
             rebuilt: state.rebuilt,
             failed: failed.collect(),
-            times: state.times.clone(),
+            times: state.times.as_ref().map(|why| format!("{why}: the times of commits are lost")),
             loaded_after: state.loaded_after,
         }
     }

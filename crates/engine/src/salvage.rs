@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Mutex;
 
-use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Version};
+use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Timestamp, Version};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::{
@@ -20,9 +20,11 @@ use crate::copy::{CopyInfo, Source, write_copy};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loading::{Loading, Sources};
+use crate::losses::{Found, Loss, Lost, RunNames};
 use crate::open::{Contents, is_vacant};
 use crate::progress::{Watch, metered, tell};
 use crate::sync::Instant;
+use crate::view::View;
 
 /// What salvaging found, and what it could not take along.
 #[derive(Debug, Clone)]
@@ -34,8 +36,8 @@ pub struct SalvageReport {
     pub version: Version,
     /// Versions of keys that were taken along.
     pub rows: u64,
-    /// What was lost, a line each: file, offset, what is wrong there, what it may have held.
-    pub losses: Vec<String>,
+    /// What was lost, and what it may have held.
+    pub losses: Vec<Loss>,
     /// The MANIFEST was missing or damaged, and was made up from the files.
     pub manifest_made_up: bool,
     /// The new database; `None` if it was only a trial.
@@ -103,14 +105,16 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
     let report = recovered.report().clone();
     if let Some(damage) = &report.damage {
         let last = report.last_version;
-        losses.push(format!("{damage}: nothing of the log behind version {last} was taken"));
+        losses.push(Found::damage(damage, Lost::Commits { after: last }));
     }
     let view = contents.store.view(builder.clock.now());
     let version = view.version();
+    // Told at last: only now is known what the runs are called.
+    let runs = run_names(&contents, builder.clock.now());
     let mut result = SalvageReport {
         version,
         rows: contents.store.stats().versions as u64,
-        losses,
+        losses: losses.into_iter().map(|found| found.named(&runs)).collect(),
         manifest_made_up,
         copy: None,
         recovery: report,
@@ -151,7 +155,7 @@ fn load(
     contents: &Contents,
     sources: &Sources<'_>,
     watch: Watch<'_>,
-    losses: &mut Vec<String>,
+    losses: &mut Vec<Found>,
 ) -> Result<()> {
     let Some(snapshot) = &contents.snapshot else { return Ok(()) };
     let loading = Loading::new(snapshot.clone(), Instant::now());
@@ -163,7 +167,7 @@ fn load(
         Err(_) | Ok(()) => {}
     }
     loading.load_times(&contents.times, sources)?;
-    losses.extend(loading.stats().times);
+    losses.extend(loading.lost_times().map(|error| Found::table(&error, Lost::CommitTimes)));
     let failed = loading.failed();
     if failed.is_empty() {
         return Ok(());
@@ -178,7 +182,8 @@ fn load(
             rows.push(row);
         }
     })?;
-    losses.extend(salvaged.losses.iter().map(describe));
+    let upto = Some(snapshot.meta().version);
+    losses.extend(salvaged.losses.into_iter().map(|piece| Found::Piece(piece, upto)));
     for (section, rows) in sections {
         contents.store.supply_section(section, rows);
     }
@@ -190,12 +195,12 @@ fn take_rows(
     contents: &Contents,
     sources: &Sources<'_>,
     opened: &Opened,
-    losses: &mut Vec<String>,
+    losses: &mut Vec<Found>,
 ) -> Result<()> {
     let Sources { disk, layout, manifest } = sources;
     let manifest = manifest()?;
     let Some(newest) = manifest.newest_snapshot() else { return Ok(()) };
-    losses.extend(opened.damage().map(ToString::to_string));
+    losses.extend(opened.damage().map(|damage| Found::damage(damage, Lost::Directory)));
     let rows = Mutex::new(Vec::new());
     let taken = salvage_rows(*disk, layout, newest.number, manifest.database, |row| {
         rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(row);
@@ -203,11 +208,22 @@ fn take_rows(
     let salvaged = match taken {
         Ok(salvaged) => salvaged,
         Err(error) => {
-            losses.push(error.to_string());
+            losses.push(Found::Known(Loss {
+                file: Layout::snapshot_label(newest.number),
+                offset: 0,
+                bytes: None,
+                damage: error.to_string(),
+                lost: Lost::Rows {
+                    after: None,
+                    before: None,
+                    versions: (Version(1), Some(newest.version)),
+                },
+            }));
             return Ok(());
         }
     };
-    losses.extend(salvaged.losses.iter().map(describe));
+    let found = |piece| Found::Piece(piece, Some(newest.version));
+    losses.extend(salvaged.losses.into_iter().map(found));
     match &salvaged.meta {
         Some(meta) => {
             for (id, namespace) in &meta.namespaces {
@@ -215,7 +231,13 @@ fn take_rows(
             }
             contents.store.raise_floors(&meta.floors);
         }
-        None => losses.push("the names of the runs in the snapshot, where the log has none".into()),
+        None => losses.push(Found::Known(Loss {
+            file: Layout::snapshot_label(newest.number),
+            offset: 0,
+            bytes: None,
+            damage: "the block that says what it is cannot be read".into(),
+            lost: Lost::RunNames,
+        })),
     }
     let mut rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     rows.sort_by_key(Record::version);
@@ -227,10 +249,9 @@ fn take_rows(
     Ok(())
 }
 
-fn describe(loss: &steadfast_durability::snapshot::Loss) -> String {
-    let key = |key: &Option<Vec<u8>>, none: &str| {
-        key.as_ref().map_or_else(|| none.to_owned(), |key| key.escape_ascii().to_string())
-    };
-    let (low, high) = (key(&loss.low, "the first key"), key(&loss.high, "the last key"));
-    format!("{}: {} bytes, between {low} and {high}", loss.error, loss.bytes)
+/// What the runs are called, as far as that can be read.
+fn run_names(contents: &Contents, now: Timestamp) -> RunNames {
+    let (inner, namespaces) = (contents.store.view(now), contents.namespaces.clone());
+    let runs = View { inner, namespaces }.list_runs().unwrap_or_default();
+    runs.into_iter().map(|info| (info.run.namespace, info.name)).collect()
 }
