@@ -477,6 +477,9 @@ impl Database {
     /// Reads every byte of the files that the database needs back from the device, and checks
     /// what they say of each other. Returns what is not as it was written; opening has judged
     /// the log behind the newest snapshot already.
+    ///
+    /// Through a handle for reading only this goes by what the files are now, whoever writes to
+    /// them meanwhile.
     pub fn verify(&self) -> Result<Vec<Damaged>> {
         self.check_open()?;
         self.inner.upkeep.verify(self.watch())

@@ -37,6 +37,10 @@ use crate::sync::{Instant, Mutex, MutexGuard};
 /// Keys looked at in one step of trimming; between steps a closing database may stop.
 const TRIM_STEP_KEYS: usize = 1 << 16;
 
+/// A writer that makes checkpoints takes files away while a reader checks them; so often it is
+/// looked again.
+const VERIFY_ATTEMPTS: u32 = 10;
+
 /// Times of commits take this much memory before any are forgotten: about two million commits.
 const COMMIT_TIMES_BYTES: usize = 4 << 20;
 
@@ -541,8 +545,25 @@ impl Upkeep {
     pub(crate) fn verify(&self, watch: Watch<'_>) -> Result<Vec<Damaged>> {
         let _busy = self.busy();
         let Files { disk, layout, .. } = self.files()?;
-        let manifest = self.manifest()?;
-        watch.over(|listener| verify_files(&**disk, layout, &manifest, listener))
+        let mut manifest = self.manifest()?;
+        let needed = |manifest: &Manifest| (manifest.snapshots.clone(), manifest.oldest_segment);
+        for attempt in 1.. {
+            let found = watch.over(|listener| verify_files(&**disk, layout, &manifest, listener));
+            let settled = match &found {
+                Ok(damaged) => damaged.is_empty(),
+                Err(error) => matches!(error.kind(), ErrorKind::Stopped | ErrorKind::Closed),
+            };
+            if settled || self.pipeline.is_some() || attempt == VERIFY_ATTEMPTS {
+                return found;
+            }
+            // Somebody else writes: files that went because nothing names them any more are no
+            // damage.
+            match Manifest::read(&**disk, layout)? {
+                Some(now) if needed(&now) != needed(&manifest) => manifest = now,
+                _ => return found,
+            }
+        }
+        unreachable!("the last attempt returns")
     }
 
     /// Makes a checkpoint and removes what it makes superfluous: what the background thread
