@@ -8,7 +8,8 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use steadfast::{
-    Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, ErrorKind, RecoveryReport, Stage,
+    Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, ErrorKind, Progress, RecoveryReport,
+    Stage,
 };
 
 use crate::args::{Durability, WriteArgs};
@@ -128,18 +129,22 @@ pub(crate) fn report_left_out(report: &RecoveryReport) {
 /// and what is done with the database later.
 pub(crate) fn with_progress(dir: &Path) -> DatabaseBuilder {
     let builder = Database::builder(dir);
-    let Some(bar) = progress_bar(0, "") else { return builder };
-    let mut stage = None;
+    if !std::io::stderr().is_terminal() {
+        return builder;
+    }
+    let mut shown: Option<(Stage, ProgressBar)> = None;
     builder.on_progress(move |progress| {
-        if stage.replace(progress.stage) != Some(progress.stage) {
-            bar.reset();
-            bar.set_message(in_words(progress.stage));
-        }
-        bar.set_length(progress.bytes_total);
-        bar.set_position(progress.bytes);
-        if progress.bytes >= progress.bytes_total {
+        let Progress { stage, bytes, bytes_total, .. } = progress;
+        let over = |(of, _): &mut (Stage, _)| *of != stage || bytes >= bytes_total;
+        if let Some((_, bar)) = shown.take_if(over) {
             bar.finish_and_clear();
-            stage = None;
+        }
+        if shown.is_none() && bytes < bytes_total {
+            shown = progress_bar(bytes_total, in_words(stage)).map(|bar| (stage, bar));
+        }
+        if let Some((_, bar)) = &shown {
+            bar.set_length(bytes_total);
+            bar.set_position(bytes);
         }
         ControlFlow::Continue(())
     })
