@@ -5,8 +5,8 @@ use std::ops::Bound;
 
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
 use steadfast_core::{
-    CrashPoint, Key, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value, Version,
-    WriteSet, check_crash_point, sabotaged,
+    CrashPoint, Key, KeyRef, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value,
+    Version, WriteSet, check_crash_point, sabotaged,
 };
 
 use crate::commit::{Pending, Receipt, Submission};
@@ -235,7 +235,7 @@ impl Source for &mut Transaction {
         (**self).check_run(run)
     }
 
-    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
+    fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
         (**self).record(key)
     }
 
@@ -256,14 +256,15 @@ impl Source for Transaction {
         check_live(self.database.namespaces(), run)
     }
 
-    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
-        if let Some(own) = self.writes.get(key.as_bytes()) {
+    fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
+        let stored = key.to_vec();
+        if let Some(own) = self.writes.get(&*stored) {
             return Ok(own.is_live(self.now()).then(|| own.clone()));
         }
         if !sabotaged(Sabotage::WriteSkew) {
-            self.reads.key(key.as_bytes());
+            self.reads.key(&stored);
         }
-        Ok(self.view.get(key.as_bytes())?)
+        Ok(self.view.get(key)?)
     }
 
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
