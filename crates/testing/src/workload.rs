@@ -158,8 +158,10 @@ impl Workload {
 
     /// With every version kept.
     #[must_use]
-    pub fn keeping_all(self) -> Self {
-        self.keeping(Retention::KeepAll)
+    pub fn keeping_all(mut self) -> Self {
+        self.config = self.config.retention(Retention::KeepAll);
+        self.keeps = Retention::KeepAll;
+        self
     }
 
     /// With these versions of key-values and state cells kept, and every version of all else.
