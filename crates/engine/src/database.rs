@@ -298,21 +298,19 @@ impl Database {
     ///
     /// ```
     /// use std::ops::ControlFlow;
-    /// use steadfast_engine::{Database, DatabaseConfig, ErrorKind};
+    /// use steadfast_engine::{CompactMode, Database, ErrorKind};
     ///
-    /// # let dir = std::env::temp_dir().join(format!("steadfast-progress-{}", std::process::id()));
-    /// let db = Database::open_or_create(&dir, DatabaseConfig::strict())?;
+    /// let db = Database::in_memory()?;
     /// let run = db.create_run("first")?;
     /// db.kv_put(run, "greeting", "hello")?;
     /// let impatient = db.with_progress(|_| ControlFlow::Break(()));
-    /// assert_eq!(impatient.checkpoint().unwrap_err().kind(), ErrorKind::Stopped);
+    /// let stopped = impatient.compact(CompactMode::Full).unwrap_err();
+    /// assert_eq!(stopped.kind(), ErrorKind::Stopped);
     /// let patient = db.with_progress(|at| {
     ///     println!("{:?}: {} of {} bytes", at.stage, at.bytes, at.bytes_total);
     ///     ControlFlow::Continue(())
     /// });
-    /// assert!(patient.checkpoint()?.written);
-    /// # db.close()?;
-    /// # std::fs::remove_dir_all(&dir).unwrap();
+    /// patient.compact(CompactMode::Full)?;
     /// # Ok::<(), steadfast_engine::Error>(())
     /// ```
     #[must_use]
