@@ -7,6 +7,7 @@
 //! and held by whoever syncs a segment, is that segment's own lock, so that there is one sync
 //! of it at a time. No code of a caller runs under any of them.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -14,6 +15,7 @@ use steadfast_core::{
     CrashPoint, Entropy, KeyRef, Record, RetentionPolicy, Timestamp, Version, WriteSet,
     check_crash_point,
 };
+use steadfast_durability::Progress;
 use steadfast_durability::disk::LockGuard;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
@@ -29,6 +31,7 @@ use crate::loading::Loading;
 use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::namespaces::Namespaces;
 use crate::open::Contents;
+use crate::progress::{Sink, Watch};
 use crate::runs::Run;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +61,8 @@ use crate::view::{View, check_live};
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
+    /// Whom this handle tells how far work that takes long has come.
+    progress: Option<Sink>,
 }
 
 struct Inner {
@@ -168,6 +173,7 @@ impl Database {
                 closed: AtomicBool::new(false),
                 life: Mutex::new(Life { threads, lock }),
             }),
+            progress: builder.progress,
         })
     }
 
@@ -231,6 +237,7 @@ impl Database {
         let files = self.upkeep().files()?;
         let mut builder = Self::builder(files.layout.root()).disk(files.disk.clone());
         builder.clock = self.inner.clock.clone();
+        builder.progress.clone_from(&self.progress);
         builder.open_read_only()
     }
 
@@ -278,9 +285,49 @@ impl Database {
         DatabaseBuilder::new(path.as_ref())
     }
 
+    /// A handle of the same database that calls `on_progress` now and then while work that takes
+    /// long goes on through it: [`Database::checkpoint`], [`Database::compact`],
+    /// [`Database::verify`], [`Database::wait_loaded`], [`Database::backup`] and
+    /// [`Database::backup_at`], [`Database::export_run`], [`Database::import_run`]. What the
+    /// database does by itself in the background tells nobody.
+    ///
+    /// Such work goes through stages, each of which counts its bytes up to its own total. If
+    /// `on_progress` answers `Break`, the work ends soon with kind `Stopped`, and what is on disk
+    /// is what was there before; a compaction may have made its checkpoint, and removed nothing.
+    /// `on_progress` must not begin such work itself.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use steadfast_engine::{CompactMode, Database, ErrorKind};
+    ///
+    /// let db = Database::in_memory()?;
+    /// let run = db.create_run("first")?;
+    /// db.kv_put(run, "greeting", "hello")?;
+    /// let impatient = db.with_progress(|_| ControlFlow::Break(()));
+    /// let stopped = impatient.compact(CompactMode::Full).unwrap_err();
+    /// assert_eq!(stopped.kind(), ErrorKind::Stopped);
+    /// let patient = db.with_progress(|at| {
+    ///     println!("{:?}: {} of {} bytes", at.stage, at.bytes, at.bytes_total);
+    ///     ControlFlow::Continue(())
+    /// });
+    /// patient.compact(CompactMode::Full)?;
+    /// # Ok::<(), steadfast_engine::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_progress(
+        &self,
+        on_progress: impl FnMut(Progress) -> ControlFlow<()> + Send + 'static,
+    ) -> Self {
+        Self { inner: self.inner.clone(), progress: Some(Sink::new(on_progress)) }
+    }
+
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        Watch::new(self.progress.as_ref(), Some(&self.inner.upkeep.stopping))
+    }
+
     /// Closes the database, for every clone of this handle: waits for the commits under way,
-    /// makes everything durable, and lets others open it. Closing twice is no error. Later
-    /// calls return kind `Closed`.
+    /// stops checkpoints, compactions and checks, makes everything durable, and lets others open
+    /// it. Closing twice is no error. Later calls return kind `Closed`.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
     }
@@ -407,7 +454,7 @@ impl Database {
     /// that was not in memory yet; `Poisoned` after a failed sync; `Unsupported` in memory.
     pub fn checkpoint(&self) -> Result<CheckpointInfo> {
         self.check_open()?;
-        self.inner.upkeep.checkpoint()
+        self.inner.upkeep.checkpoint(self.watch())
     }
 
     /// Removes what the database does not need any more, and gives its disk space back. What
@@ -422,15 +469,18 @@ impl Database {
     /// Then nothing was removed.
     pub fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
         self.check_open()?;
-        self.inner.upkeep.compact(mode)
+        self.inner.upkeep.compact(mode, self.watch())
     }
 
     /// Reads every byte of the files that the database needs back from the device, and checks
     /// what they say of each other. Returns what is not as it was written; opening has judged
     /// the log behind the newest snapshot already.
+    ///
+    /// Through a handle for reading only this goes by what the files are now, whoever writes to
+    /// them meanwhile.
     pub fn verify(&self) -> Result<Vec<Damaged>> {
         self.check_open()?;
-        self.inner.upkeep.verify()
+        self.inner.upkeep.verify(self.watch())
     }
 
     /// Returns when everything is in memory. A database that has a snapshot serves reads and
@@ -442,7 +492,7 @@ impl Database {
     /// what lies in it gives the same error; all else goes on.
     pub fn wait_loaded(&self) -> Result<()> {
         self.check_open()?;
-        self.inner.upkeep.finish_loading()
+        self.inner.upkeep.finish_loading(self.watch())
     }
 
     /// Changes how much history is kept, from now on and after opening again. What is not kept

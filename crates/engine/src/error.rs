@@ -72,6 +72,9 @@ pub enum Error {
         /// The oldest version that can be read.
         oldest: Version,
     },
+    /// Whoever was told of the progress wanted it to end. Everything is as it was before.
+    #[error("stopped before it was done")]
+    Stopped,
     /// The database does not contain the past that the caller says it saw.
     #[error("the database has another past: {0}")]
     Diverged(String),
@@ -107,6 +110,8 @@ pub enum ErrorKind {
     Unknown,
     /// It is no longer kept.
     HistoryTrimmed,
+    /// Whoever was told of the progress wanted it to end.
+    Stopped,
     /// The database has another past.
     Diverged,
     /// This release cannot do that.
@@ -127,6 +132,7 @@ impl ErrorKind {
             Self::Poisoned => "poisoned",
             Self::Unknown => "unknown",
             Self::HistoryTrimmed => "history_trimmed",
+            Self::Stopped => "stopped",
             Self::Diverged => "diverged",
             Self::Unsupported => "unsupported",
         }
@@ -153,6 +159,7 @@ impl Error {
             Self::Poisoned { .. } => ErrorKind::Poisoned,
             Self::Unknown { .. } => ErrorKind::Unknown,
             Self::HistoryTrimmed { .. } => ErrorKind::HistoryTrimmed,
+            Self::Stopped => ErrorKind::Stopped,
             Self::Diverged(_) => ErrorKind::Diverged,
             Self::Unsupported(_) => ErrorKind::Unsupported,
         }
@@ -176,6 +183,7 @@ impl From<steadfast_durability::Error> for Error {
             E::Locked { path, holder } => Self::Busy { path, holder },
             E::Poisoned { reason } => Self::Poisoned { reason },
             E::Input(error) => error.into(),
+            E::Stopped => Self::Stopped,
             _ => Self::Io(Arc::new(error)),
         }
     }

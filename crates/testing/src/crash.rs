@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use steadfast_engine::{
-    CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, SnapshotClass,
-    Value, Version,
+    CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, Retention,
+    SnapshotClass, Timestamp, Value, Version,
 };
 
 use crate::durations::Durations;
 use crate::model::{Content, Item, Op, content_now, content_of};
 use crate::panics::caught;
+use crate::past::Past;
 use crate::sim::{Choice, Moment, Plan, SimDisk};
 use crate::workload::{Driver, History, Progress, Workload, builder};
 
@@ -63,6 +64,8 @@ pub struct Tally {
     pub compactions: u64,
     /// Older versions that were looked at, all of their content.
     pub versions: u64,
+    /// Older versions of which something was said to be trimmed, rightly.
+    pub trimmed: u64,
     /// Snapshots that were written while a streamed transaction was open.
     pub straddled: u64,
     /// How long opening an image for writing took.
@@ -100,6 +103,7 @@ impl Tally {
         self.in_place += other.in_place;
         self.compactions += other.compactions;
         self.versions += other.versions;
+        self.trimmed += other.trimmed;
         self.straddled += other.straddled;
     }
 }
@@ -112,7 +116,7 @@ impl std::fmt::Display for Tally {
             "{} crash points, {} images ({:.0} a second of one core), {} different ones opened \
              ({:.0}), {} inside recovery (by depth {:?}), {:?}, {:?}, {} read-only, {} cut \
              again, {} closed and opened, {} without their first segments, {} read in place and \
-             then loaded, {} compacted, {} older versions read, {} snapshots across a stream, \
+             then loaded, {} compacted, {} older versions read, {} found trimmed, {} snapshots across a stream, \
              {:.1} s, {:.1} s of a core",
             self.moments,
             self.images,
@@ -130,6 +134,7 @@ impl std::fmt::Display for Tally {
             self.in_place,
             self.compactions,
             self.versions,
+            self.trimmed,
             self.straddled,
             self.seconds,
             self.core_seconds
@@ -183,7 +188,7 @@ pub struct Judge<'a> {
     config: DatabaseConfig,
     mode: DurabilityMode,
     effort: Effort,
-    keeps_all: bool,
+    keeps: Retention,
     checks: Checks,
     seen: HashMap<u64, Found>,
     /// Recoveries that were crashed and opened again, by depth.
@@ -242,7 +247,7 @@ impl<'a> Judge<'a> {
             config: workload.config.clone(),
             mode: workload.mode,
             effort,
-            keeps_all: workload.keeps_all,
+            keeps: workload.keeps,
             checks: Checks::All,
             seen: HashMap::new(),
             recovered: Vec::new(),
@@ -337,7 +342,7 @@ impl<'a> Judge<'a> {
             config: self.config.clone(),
             mode: self.mode,
             effort,
-            keeps_all: self.keeps_all,
+            keeps: self.keeps,
             checks: Checks::All,
             seen: HashMap::new(),
             recovered: Vec::new(),
@@ -446,7 +451,7 @@ impl<'a> Judge<'a> {
         }
         // Before it gives out a version, what it shows must be durable.
         let cut_again = self.checks.due(turn, 1, 3).then(|| dropped(&disk));
-        self.look_closer(&db, turn, &content, prefix)?;
+        self.look_closer(&db, turn, &content, prefix, progress.now)?;
         let next = self.go_on(&db, &disk, &content, self.checks.due(turn, 2, 3))?;
         let prefix = if fresh && prefix == 0 { None } else { Some(prefix) };
         let found = Found { prefix, class, snapshots, next };
@@ -471,6 +476,7 @@ impl<'a> Judge<'a> {
         turn: u64,
         content: &Content,
         prefix: usize,
+        now: Timestamp,
     ) -> Verdict<()> {
         let same = |when: &str| match content_now(db) {
             Ok(found) if found == *content => Ok(()),
@@ -480,9 +486,9 @@ impl<'a> Judge<'a> {
             }
             Err(error) => Err(format!("{when}, reading: {error}")),
         };
-        let mut versions = 0;
-        if self.keeps_all && self.checks.due(turn, 1, 5) {
-            versions += self.look_back(db, prefix).map_err(|why| format!("in place: {why}"))?;
+        let looks_back = self.keeps != Retention::NEWEST;
+        if looks_back && self.checks.due(turn, 1, 5) {
+            self.look_back(db, prefix, now).map_err(|why| format!("in place: {why}"))?;
         }
         if self.checks.due(turn, 1, 2) {
             db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
@@ -506,15 +512,20 @@ impl<'a> Judge<'a> {
             }
             same("compacted")?;
         }
-        if self.keeps_all && self.checks.due(turn, 2, 13) {
-            versions += self.look_back(db, prefix)?;
+        if looks_back && self.checks.due(turn, 2, 13) {
+            self.look_back(db, prefix, now)?;
         }
-        self.tally.versions += versions;
         Ok(())
     }
 
-    /// Every version that was kept shows what it showed. Returns how many there were.
-    fn look_back(&self, db: &Database, prefix: usize) -> Verdict<u64> {
+    /// Every version that was kept shows what it showed.
+    fn look_back(&mut self, db: &Database, prefix: usize, now: Timestamp) -> Verdict<()> {
+        if self.keeps != Retention::KeepAll {
+            let seen = Past::new(self.history, prefix, self.keeps, now).look(db)?;
+            self.tally.versions += seen.whole;
+            self.tally.trimmed += seen.trimmed;
+            return Ok(());
+        }
         for (at, version) in self.history.versions[..prefix].iter().enumerate() {
             let content = db.view_at(*version).and_then(|view| content_of(&view));
             let content = content.map_err(|error| format!("at version {version}: {error}"))?;
@@ -523,7 +534,8 @@ impl<'a> Judge<'a> {
                 return Err(format!("at version {version}: {differences:?}"));
             }
         }
-        Ok(prefix as u64)
+        self.tally.versions += prefix as u64;
+        Ok(())
     }
 
     /// What a read-only opening shows; `None` if there is no database. It must not write, and

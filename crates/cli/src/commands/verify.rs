@@ -7,19 +7,13 @@
 
 use std::path::Path;
 
-use steadfast::{Damaged, Database, Error, LogClass, RecoveryReport, SnapshotClass, Version};
-use steadfast_durability::layout::Layout;
-use steadfast_durability::{Error as DiskError, StdDisk};
+use steadfast::{Damaged, Error, LogClass, RecoveryReport, SnapshotClass, Version};
+use steadfast_durability::Error as DiskError;
 
-use crate::database::report_left_out;
+use crate::database::{report_left_out, with_progress};
 use crate::failure::{EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Result};
-use crate::inspection::manifest;
 use crate::json::{Object, list};
 use crate::output::{Output, count, counted};
-
-/// A writer that makes checkpoints takes files away while they are read; so often it is looked
-/// again.
-const ATTEMPTS: u32 = 10;
 
 pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
     let verdict = match look(dir) {
@@ -46,22 +40,7 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
 
 /// What was found; an error if that could not be told.
 fn look(dir: &Path) -> Result<Verdict> {
-    let names = || manifest(&StdDisk, &Layout::new(dir));
-    let mut attempt = 1;
-    loop {
-        let before = names();
-        let found = look_once(dir);
-        let sound = found.as_ref().is_ok_and(|verdict| verdict.sound);
-        // Files that went because nothing names them any more are no damage.
-        if sound || attempt == ATTEMPTS || names() == before {
-            return found;
-        }
-        attempt += 1;
-    }
-}
-
-fn look_once(dir: &Path) -> Result<Verdict> {
-    let database = match Database::open_read_only(dir) {
+    let database = match with_progress(dir).open_read_only() {
         Ok(database) => database,
         Err(Error::Corruption(error)) => return Ok(Verdict::of_refusal(error)),
         Err(error) => return Err(error.into()),

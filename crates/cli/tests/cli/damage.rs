@@ -120,13 +120,22 @@ fn a_repair_keeps_what_can_be_read_and_says_what_cannot() {
     assert_eq!(trial["copy"], json("null"));
     let losses = trial["losses"].as_array().unwrap();
     assert_eq!(losses.len(), 1, "{trial}");
-    assert!(losses[0].as_str().unwrap().contains("SNAPSHOTS/snap-000001.chk"));
+    let loss = &losses[0];
+    assert_eq!(loss["file"], "SNAPSHOTS/snap-000001.chk");
+    assert_eq!((&loss["lost"], &loss["at_risk_to"]), (&"rows".into(), &3000.into()), "{loss}");
+    // Named as those who wrote them know them: the row before the damage, and the one behind it.
+    for row in [&loss["after"], &loss["before"]] {
+        let known = row.is_null() || row["type"] == "run" || row["run"] == "r";
+        assert!(known, "{loss}");
+    }
+    assert!(!loss["before"].is_null(), "{loss}");
     let target = home.path("new");
     let target = target.to_str().unwrap();
     let trial = home.run("repair", &[target, "--dry-run"]).ok().stdout;
     assert!(trial.contains("would keep") && !home.path("new").exists(), "{trial}");
     let words = home.run("repair", &[target]).ok().stdout;
     assert!(words.contains("1 loss") && words.contains("was not changed"), "{words}");
+    assert!(words.contains(" in run r"), "{words}");
     assert_eq!(home.files(), before);
     steadfast_on("verify", &home.path("new"), &[], "").ok();
     let kept = steadfast_on("dump", &home.path("new"), &["--history"], "").ok();
@@ -146,7 +155,9 @@ fn a_repair_of_a_damaged_log_keeps_the_longest_prefix() {
     let version = done["version"].as_u64().unwrap();
     assert!((1..200).contains(&version), "{done}");
     assert_eq!(done["log"], "corrupt");
-    assert!(done["losses"][0].as_str().unwrap().contains("WAL/wal-000001.seg"));
+    let loss = &done["losses"][0];
+    assert_eq!((&loss["file"], &loss["lost"]), (&"WAL/wal-000001.seg".into(), &"commits".into()));
+    assert_eq!(loss["at_risk_from"], version + 1);
     let dump = steadfast_on("dump", &new, &[], "").ok();
     assert!(dump.lines().last().unwrap().contains(&format!(r#""version":{version},"#)));
 }
