@@ -5,7 +5,8 @@
 //! of these is held while the log is written or synced: whoever does so has taken the log out
 //! of the pipeline's state, or, in the background, syncs beside whoever has. Innermost of all,
 //! and held by whoever syncs a segment, is that segment's own lock, so that there is one sync
-//! of it at a time. No code of a caller runs under any of them.
+//! of it at a time. The list of subscribers and their queues come behind the pipeline's state,
+//! and are held for a push or a pop. No code of a caller runs under any of them.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -337,6 +338,7 @@ impl Database {
             needed_log_bytes: needed_log,
             load: self.inner.upkeep.load_stats(),
             commit_times_bytes: self.inner.upkeep.times.heap_bytes(),
+            idempotency_keys: self.view()?.all_event_keys()?,
             running_transactions,
             poisoned,
         })
@@ -452,7 +454,7 @@ impl Database {
         self.inner.upkeep.set_retention(retention.into())
     }
 
-    fn wrap(&self, inner: steadfast_storage::View) -> View {
+    pub(crate) fn wrap(&self, inner: steadfast_storage::View) -> View {
         View { inner, namespaces: self.inner.namespaces.clone() }
     }
 
@@ -483,6 +485,14 @@ impl Database {
 
     pub(crate) fn namespaces(&self) -> &Namespaces {
         &self.inner.namespaces
+    }
+
+    pub(crate) fn namespaces_shared(&self) -> Arc<Namespaces> {
+        self.inner.namespaces.clone()
+    }
+
+    pub(crate) fn check_run(&self, run: Run) -> Result<()> {
+        check_live(&self.inner.namespaces, run)
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use steadfast_core::{
-    Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end,
+    Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end, stream_name,
 };
 use steadfast_durability::disk::EntryKind;
 use steadfast_durability::snapshot::{
@@ -19,6 +19,7 @@ use crate::commit::Submission;
 use crate::copy::CopyInfo;
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::event_chain::ChainCheck;
 use crate::runs::{Run, decode_info, index_key};
 use crate::view::View;
 
@@ -93,7 +94,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Kind `Corruption` if the file is not what was written; `Conflict` if there is a run of
+    /// Kind `Corruption` if the file is not what was written, or the hash chain of one of its
+    /// streams is broken; `Conflict` if there is a run of
     /// that name or with that id.
     pub fn import_run(&self, path: impl AsRef<Path>, name: Option<&str>) -> Result<Run> {
         let files = self.upkeep().files()?;
@@ -120,6 +122,7 @@ impl Database {
         self.remove_rows(&view, run)?;
         drop(view);
         let mut writes = WriteSet::new();
+        let mut chain: Option<ChainCheck> = None;
         for section in 0..table.sections() {
             for row in table.section(section)? {
                 if row.key().starts_with(index.as_bytes()) {
@@ -128,6 +131,12 @@ impl Database {
                 }
                 if Key::namespace_of(row.key()) != Some(*exported) {
                     return Err(not_a_run());
+                }
+                if Key::tag_of(row.key()) == Some(TypeTag::Event) {
+                    let stream = stream_name(row.key()).ok_or_else(not_a_run)?;
+                    let same = chain.take().filter(|chain| chain.stream() == stream);
+                    let following = same.unwrap_or_else(|| ChainCheck::new(run.id, &stream));
+                    chain.insert(following).next(&row)?;
                 }
                 let mut key = interned.0.to_be_bytes().to_vec();
                 key.extend_from_slice(&row.key()[key.len()..]);

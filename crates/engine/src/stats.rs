@@ -34,6 +34,8 @@ pub struct Stats {
     pub load: LoadStats,
     /// Bytes in memory of the times of commits.
     pub commit_times_bytes: usize,
+    /// Idempotency keys of all runs. Each is kept as long as its run.
+    pub idempotency_keys: u64,
     /// Transactions that began and have not ended.
     pub running_transactions: usize,
     /// Why the database takes no more writes, if so.

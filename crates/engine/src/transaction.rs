@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::recent::ReadSet;
 use crate::runs::Run;
 use crate::source::{Rows, Source};
-use crate::view::{check_live, range};
+use crate::view::{View, check_live, range};
 
 /// A transaction: everything it reads is from one point in history, with its own writes on
 /// top, and its writes become visible together or not at all.
@@ -159,6 +159,11 @@ impl Transaction {
         })
     }
 
+    /// What it looks at, without its own writes; reading there is never a conflict.
+    pub(crate) fn committed(&self) -> View {
+        self.database.wrap(self.view.clone())
+    }
+
     /// Gives up everything it wrote.
     pub fn rollback(self) {}
 
@@ -185,6 +190,14 @@ impl Transaction {
     ) -> Result<()> {
         self.check_run(run)?;
         self.put_unchecked(key, value, expiry)
+    }
+
+    /// Writes an encoded value, checked already, to `key` of `run`.
+    pub(crate) fn put_encoded(&mut self, run: Run, key: &Key, value: &[u8]) -> Result<()> {
+        self.check_run(run)?;
+        let bytes = [key.as_bytes(), value].concat();
+        let builder = self.builder(None);
+        self.write(builder.put(&bytes, key.as_bytes().len()))
     }
 
     /// Writes `value` to `key` of the database's own namespace.
