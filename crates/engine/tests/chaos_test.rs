@@ -418,36 +418,47 @@ fn chaos_corrupted_segment_bytes() {
     assert!(refused > opened, "most of a segment matters: {refused} refused, {opened} opened");
 }
 
+/// Takes the last 32 bytes off what was written of the newest segment.
+fn truncate(dir: &Path) {
+    let newest = segments(dir).pop().unwrap();
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    bytes.truncate(written - 32);
+    std::fs::write(&newest, bytes).unwrap();
+}
+
 #[test]
 fn chaos_truncated_segment_recovers() {
     let dir = tempfile::tempdir().unwrap();
-    let db = Database::create(dir.path().join("db"), DatabaseConfig::buffered()).unwrap();
+    let (path, torn, shortened) =
+        (dir.path().join("db"), dir.path().join("torn"), dir.path().join("shortened"));
+    let config = DatabaseConfig::buffered;
+    let db = Database::builder(&path).config(config()).without_threads().create().unwrap();
     let run = db.create_run("r").unwrap();
     for n in 0..100 {
         db.event_append(run, "s", n).unwrap();
     }
-    let path = dir.path().join("db");
-    let torn = dir.path().join("torn");
-    db.close().unwrap();
+    // As a killed process leaves it: the last group was not written to its end.
     copy_files(&path, &torn);
-    let newest = segments(&torn).pop().unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(&newest).unwrap();
-    let length = file.metadata().unwrap().len();
-    file.set_len(length - 32).unwrap();
-    drop(file);
-    // The footer is torn, so the log counts as one of a killed process; what stands before it
-    // is whole.
-    let db = Database::open_existing(&torn, DatabaseConfig::buffered());
-    match db {
-        Ok(db) => {
-            let run = db.resolve_run("r").unwrap();
-            assert!(is_prefix(&payloads(&db, run, "s")));
-            db.event_append(run, "s", 100).unwrap();
-            assert!(db.event_verify(run, "s").unwrap().is_some());
-        }
-        // A clean close promised the footer's group; then it is refused by name.
-        Err(error) => assert_eq!(error.kind(), ErrorKind::Corruption, "{error}"),
-    }
+    truncate(&torn);
+    db.close().unwrap();
+    let db = Database::open_existing(&torn, config()).unwrap();
+    let run = db.resolve_run("r").unwrap();
+    assert_eq!(payloads(&db, run, "s"), (0..99).collect::<Vec<_>>(), "all but the torn one");
+    db.event_append(run, "s", 100).unwrap();
+    assert_eq!(db.event_verify(run, "s").unwrap().unwrap().seq, 99);
+
+    // As it was closed, everything was promised: no silent loss, and the rest can be saved.
+    copy_files(&path, &shortened);
+    truncate(&shortened);
+    let refused = Database::open_existing(&shortened, config()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corruption, "{refused}");
+    let saved = dir.path().join("saved");
+    steadfast_engine::salvage(&shortened, Some(&saved)).unwrap();
+    let db = Database::open_existing(&saved, config()).unwrap();
+    let run = db.resolve_run("r").unwrap();
+    assert!(is_prefix(&payloads(&db, run, "s")));
+    assert!(db.event_verify(run, "s").unwrap().is_some());
 }
 
 const CONSUMER: &str = "STEADFAST_CONSUMER";
