@@ -41,8 +41,8 @@ fn crash(matrix: CrashMatrix) -> MatrixReport {
         .run(|db, ack| {
             let run = db.get_or_create_run("r")?;
             let mut position = Position::default();
-            for round in ack.rounds(12) {
-                match ack.draw(8) {
+            for round in ack.rounds(14) {
+                match ack.draw(12) {
                     0 => drop(db.checkpoint()?),
                     1 => {
                         db.checkpoint()?;
@@ -52,7 +52,7 @@ fn crash(matrix: CrashMatrix) -> MatrixReport {
                         let done = process(db, run, 3)? as u64;
                         ack.done(Told::Processed(done));
                     }
-                    4 => {
+                    4..=6 => {
                         let tail = match db.tail(position) {
                             Err(steadfast::Error::HistoryTrimmed { .. }) => continue,
                             tail => tail?,
@@ -133,7 +133,7 @@ fn streams_cursors_and_tails_survive_every_crash() {
     ];
     for (seed, mode) in (1..).zip(modes) {
         let config = DatabaseConfig::new(mode).manual_checkpoints().segment_bytes(16 << 10);
-        let matrix = crash_matrix(seed).config(config).programs(6).images_max(10_000);
+        let matrix = crash_matrix(seed).config(config).programs(12).images_max(10_000);
         let report = crash(matrix);
         report.expect_good();
         assert!(report.images > 500, "{mode:?}: {} images", report.images);

@@ -323,6 +323,12 @@ mod tests {
         forged.extend(moved);
         assert_eq!(first_broken(&forged), 3);
 
+        // One written anew, with the hash that it then has: the next one does not follow it.
+        let mut anew = events.clone();
+        let mut behind: EventHash = EventHash(events[1].1[HASH_AT].try_into().unwrap());
+        anew[2] = event(b"st", 2, "other", &mut behind);
+        assert_eq!(first_broken(&anew), 3);
+
         // One dropped and all behind it renumbered, as if it had never been.
         let mut renumbered = events.clone();
         renumbered.remove(2);

@@ -192,7 +192,10 @@ fn an_event_that_was_changed_with_all_checksums_right_is_found() {
     let namespace = steadfast_core::NamespaceId(1);
     let key = steadfast_core::event_key(namespace, b"s", 1).unwrap();
     let value = vec![Value::from(event.hash.as_bytes()), Value::from(22)];
-    db.storage().put(&key, Value::List(value), None).unwrap();
+    // As of the newest commit, which the log has.
+    let newest = db.current_version();
+    let store = db.storage();
+    store.put_with_version(&key, Value::List(value), newest, event.timestamp, None).unwrap();
     db.checkpoint().unwrap();
     db.compact(CompactMode::Full).unwrap();
     db.close().unwrap();
