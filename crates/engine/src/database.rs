@@ -338,7 +338,7 @@ impl Database {
             needed_log_bytes: needed_log,
             load: self.inner.upkeep.load_stats(),
             commit_times_bytes: self.inner.upkeep.times.heap_bytes(),
-            idempotency_keys: self.view()?.all_event_keys()?,
+            idempotency_keys: self.view()?.all_event_keys().ok(),
             running_transactions,
             poisoned,
         })

@@ -286,7 +286,15 @@ impl Source for Transaction {
     }
 
     fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
-        let last = self.rows_unread(start.to_vec(), end.clone()).next_back().transpose()?;
+        let last = match self.own_last(start, end.as_deref()) {
+            // What is committed counts only behind it: nothing of its own is there.
+            Some(own) if own.is_live(self.now()) => {
+                let behind = [own.key(), &[0]].concat();
+                let mut committed = range(&self.view, behind, end.clone());
+                committed.next_back().transpose()?.or(Some(own))
+            }
+            _ => self.rows_unread(start.to_vec(), end.clone()).next_back().transpose()?,
+        };
         // Only what comes after the last one would change the answer, or the last one itself.
         let from = last.as_ref().map_or(start, |record| record.key());
         self.reads.range(from.to_vec(), end);
@@ -295,6 +303,16 @@ impl Source for Transaction {
 }
 
 impl Transaction {
+    /// The last of its own writes from `start` on, before `end`.
+    fn own_last(&self, start: &[u8], end: Option<&[u8]>) -> Option<Record> {
+        if end.is_some_and(|end| end <= start) {
+            return None;
+        }
+        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let own = self.writes.range::<[u8], _>((Bound::Included(start), upper)).next_back();
+        own.map(|(_, own)| own.clone())
+    }
+
     fn rows_unread(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let lower = Bound::Included(start.as_slice());

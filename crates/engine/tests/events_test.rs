@@ -84,7 +84,7 @@ fn a_receipt_names_the_event_and_a_retry_gets_the_same() {
     assert_eq!((again.seq, again.hash), (10, first.hash));
     assert_eq!(again.original, Some(receipt.version()));
     assert_eq!(db.event_read(run, "s", 0).unwrap().count(), 12);
-    assert_eq!(db.stats().unwrap().idempotency_keys, 1);
+    assert_eq!(db.stats().unwrap().idempotency_keys, Some(1));
 
     // In one transaction too, where the original has no version yet.
     let both = db.transaction(|tx| {
@@ -240,7 +240,7 @@ fn keys_and_hashes_outlive_checkpoint_compaction_opening_and_moving_elsewhere() 
             assert_eq!(again.original, Some(*version), "{what}");
         }
         assert_eq!(db.event_verify_against(run, "s", &head).unwrap(), Some(head), "{what}");
-        assert_eq!(db.stats().unwrap().idempotency_keys, 50, "{what}");
+        assert_eq!(db.stats().unwrap().idempotency_keys, Some(50), "{what}");
     };
     db.checkpoint().unwrap();
     retried(&db, "after a checkpoint");
@@ -261,6 +261,48 @@ fn keys_and_hashes_outlive_checkpoint_compaction_opening_and_moving_elsewhere() 
     assert_eq!(other.event_verify_against(run, "s", &head).unwrap(), Some(head), "imported");
     let (again, _) = other.event_append_with(run, "s", -1, &keyed("key-7")).unwrap();
     assert_eq!((again.seq, again.hash), (7, originals[7].1.hash));
+}
+
+#[test]
+fn a_run_whose_chain_is_broken_is_not_taken_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::create(dir.path().join("db"), DatabaseConfig::buffered()).unwrap();
+    let run = db.create_run("r").unwrap();
+    for n in 0..5 {
+        db.event_append(run, "s", n).unwrap();
+    }
+    let event = db.event_read(run, "s", 2).unwrap().next().unwrap().unwrap();
+    let value = vec![Value::from(event.hash.as_bytes()), Value::from(22)];
+    let key = event_key(NamespaceId(1), b"s", 2).unwrap();
+    let (newest, now) = (db.current_version(), event.timestamp);
+    db.storage().put_with_version(&key, Value::List(value), newest, now, None).unwrap();
+    let file = dir.path().join("run");
+    db.export_run(run, &file).unwrap();
+    let other = Database::create(dir.path().join("other"), DatabaseConfig::buffered()).unwrap();
+    let error = other.import_run(&file, None).unwrap_err();
+    assert!(matches!(error, Error::EventChain { seq: 2, .. }), "{error}");
+    assert!(other.list_runs().unwrap().is_empty());
+}
+
+#[test]
+fn a_large_batch_goes_through_and_its_own_events_are_seen() {
+    let db = Database::in_memory().unwrap();
+    let run = db.create_run("r").unwrap();
+    db.event_append(run, "s", -1).unwrap();
+    // So many that looking at all of them for each would take minutes.
+    let events = 50_000;
+    db.transaction(|tx| (0..events).try_for_each(|n| tx.event_append(run, "s", n).map(drop)))
+        .unwrap();
+    let head = db.event_verify(run, "s").unwrap().unwrap();
+    assert_eq!(head.seq, 50_000);
+    // With its own writes over what is committed, and deletes of neither.
+    let ((last, read), _) = db
+        .transaction(|tx| {
+            tx.event_append(run, "s", 0)?;
+            Ok((tx.event_head(run, "s")?, tx.event_read(run, "s", 49_999)?.count()))
+        })
+        .unwrap();
+    assert_eq!((last.unwrap().seq, read), (50_001, 3));
 }
 
 #[test]
