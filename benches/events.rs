@@ -18,6 +18,7 @@ use support::setup::{self, plural, sized};
 use support::table::{SHOWN, Table};
 
 const PUT: &str = "kv put";
+const MOVE: &str = "kv read, then put";
 const APPEND: &str = "event append";
 const SCAN: &str = "kv scan";
 const READ: &str = "stream read";
@@ -54,6 +55,24 @@ fn append(c: &mut Criterion, mode: DurabilityMode, threads: u64, aim: f64) {
     };
     table.row(PUT, 1, || &*keys, |ours, n, _| put(ours, n));
     table.row(
+        MOVE,
+        1,
+        || &*keys,
+        |ours, n, _| {
+            time_shared(threads, n, |thread| {
+                let (mut ids, key) = (fastrand::Rng::new(), data::key(thread));
+                move || {
+                    let value = data::value(ids.u64(..COMMIT_IDS));
+                    let step = |tx: &mut steadfast::Transaction| {
+                        black_box(tx.kv_get(ours.run, key)?);
+                        tx.kv_put(ours.run, key, &value)
+                    };
+                    ours.db.transaction(step).expect("it commits");
+                }
+            })
+        },
+    );
+    table.row(
         APPEND,
         1,
         || (&*events, &*keys),
@@ -70,7 +89,11 @@ fn append(c: &mut Criterion, mode: DurabilityMode, threads: u64, aim: f64) {
             })
         },
     );
-    table.print(&name, "commits/s", &[(PUT, &[][..]), (APPEND, &[(PUT, aim)])]);
+    table.print(
+        &name,
+        "commits/s",
+        &[(PUT, &[][..]), (MOVE, &[]), (APPEND, &[(PUT, aim), (MOVE, SHOWN)])],
+    );
 }
 
 fn fill(ours: &Ours, rows: u64) {

@@ -82,13 +82,12 @@ impl Cursor {
             let mut due = Due::of(&view, self.run, &self.region, &place)?;
             while count < limit {
                 let Some(next) = due.next()? else { break };
-                place.insert(next.stream.clone(), next.event.seq + 1);
                 if self.region.admits(&next.event) {
                     work(tx, &next)?;
                     count += 1;
                 }
             }
-            if due.moved {
+            if due.note(&mut place) {
                 tx.state_set(self.run, &self.cell, encode(&place))?;
             }
             Ok(count)
@@ -146,37 +145,55 @@ fn decode(value: Option<Value>) -> Result<Place> {
 
 /// The events of several streams that were not read yet, merged in the order of commits.
 struct Due {
-    streams: Vec<(Vec<u8>, Events, Option<Event>)>,
+    streams: Vec<DueStream>,
     /// The next event of each stream, by version; of one commit in the order of streams.
     heap: BinaryHeap<Reverse<(Version, usize)>>,
-    moved: bool,
+}
+
+struct DueStream {
+    name: Vec<u8>,
+    events: Events,
+    next: Option<Event>,
+    /// Behind the last one that was taken.
+    taken: Option<u64>,
 }
 
 impl Due {
     fn of(view: &View, run: Run, region: &Region, place: &Place) -> Result<Self> {
-        let mut due = Self { streams: Vec::new(), heap: BinaryHeap::new(), moved: false };
-        for stream in view.event_streams(run)? {
-            if !region.has_stream(&stream) {
+        let mut due = Self { streams: Vec::new(), heap: BinaryHeap::new() };
+        for name in view.event_streams(run)? {
+            if !region.has_stream(&name) {
                 continue;
             }
-            let from = place.get(&stream).copied().unwrap_or(0);
-            let mut events = view.events_of(run, &stream, from)?;
+            let from = place.get(&name).copied().unwrap_or(0);
+            let mut events = view.events_of(run, &name, from)?;
             let Some(first) = events.next().transpose()? else { continue };
             due.heap.push(Reverse((first.version, due.streams.len())));
-            due.streams.push((stream, events, Some(first)));
+            due.streams.push(DueStream { name, events, next: Some(first), taken: None });
         }
         Ok(due)
     }
 
     fn next(&mut self) -> Result<Option<StreamEvent>> {
         let Some(Reverse((_, at))) = self.heap.pop() else { return Ok(None) };
-        let (stream, events, next) = &mut self.streams[at];
-        let following = events.next().transpose()?;
+        let due = &mut self.streams[at];
+        let following = due.events.next().transpose()?;
         if let Some(following) = &following {
             self.heap.push(Reverse((following.version, at)));
         }
-        let Some(event) = std::mem::replace(next, following) else { return Ok(None) };
-        self.moved = true;
-        Ok(Some(StreamEvent { stream: stream.clone(), event }))
+        let Some(event) = std::mem::replace(&mut due.next, following) else { return Ok(None) };
+        due.taken = Some(event.seq + 1);
+        Ok(Some(StreamEvent { stream: due.name.clone(), event }))
+    }
+
+    /// Puts what was taken into `place`. Whether anything was.
+    fn note(self, place: &mut Place) -> bool {
+        let taken = self.streams.into_iter().filter_map(|due| Some((due.name, due.taken?)));
+        let mut moved = false;
+        for (name, next) in taken {
+            place.insert(name, next);
+            moved = true;
+        }
+        moved
     }
 }

@@ -5,6 +5,7 @@
 
 use std::ops::{Bound, RangeBounds};
 
+use steadfast_core::codec::Cursor;
 use steadfast_core::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use steadfast_core::{
     Key, Record, Sabotage, Timestamp, TypeTag, Value, Version, event_key, event_seq, prefix_end,
@@ -124,25 +125,31 @@ pub(crate) fn encode_event(payload: Value, options: &AppendOptions) -> Result<Ve
 /// Reads the record of an event.
 pub(crate) fn decode_event(record: &Record) -> Result<Event> {
     let malformed = || Error::Invalid(format!("{record:?} is not an event"));
-    let Value::List(parts) = record.value()? else { return Err(malformed()) };
-    let mut parts = parts.into_iter();
-    let hash = match parts.next() {
-        Some(Value::Bytes(hash)) => hash.try_into().map(EventHash::from_bytes),
-        _ => return Err(malformed()),
+    // Reading the list as a value would make a list of values first, and most have no more than
+    // a payload. Tag and count of the list are looked over, item by item.
+    let mut items = Cursor::new("event", record.value_bytes());
+    items.u8()?;
+    let mut left = items.length()?.checked_sub(2).ok_or_else(malformed)?;
+    items.bytes()?;
+    let payload = Value::decode(items.bytes()?)?;
+    let mut item = || {
+        if left == 0 {
+            return Ok(Value::Null);
+        }
+        left -= 1;
+        Value::decode(items.bytes()?)
     };
-    let hash = hash.map_err(|_| malformed())?;
-    let payload = parts.next().ok_or_else(malformed)?;
-    let mut text = || match parts.next() {
-        Some(Value::String(text)) => Some(text),
+    let mut text = || match item()? {
+        Value::String(text) => Ok(Some(text)),
+        _ => Ok::<_, Error>(None),
+    };
+    let (idempotency_key, kind, causation, correlation) = (text()?, text()?, text()?, text()?);
+    let time = match item()? {
+        Value::Int(micros) => u64::try_from(micros).ok().map(Timestamp::from_micros),
         _ => None,
     };
-    let (idempotency_key, kind, causation, correlation) = (text(), text(), text(), text());
-    let time = match parts.next() {
-        Some(Value::Int(micros)) => u64::try_from(micros).ok().map(Timestamp::from_micros),
-        _ => None,
-    };
-    let scope = match parts.next() {
-        Some(Value::String(scope)) => Some(scope),
+    let scope = match item()? {
+        Value::String(scope) => Some(scope),
         _ => None,
     };
     Ok(Event {
@@ -156,7 +163,7 @@ pub(crate) fn decode_event(record: &Record) -> Result<Event> {
         correlation,
         time,
         scope,
-        hash,
+        hash: stored_hash(record).ok_or_else(malformed)?,
     })
 }
 
@@ -184,8 +191,7 @@ pub(crate) fn last_event(
     stream: &[u8],
 ) -> Result<Option<Record>> {
     source.check_run(run)?;
-    let prefix = stream_prefix(run.namespace, stream)?;
-    source.last_row(&prefix, prefix_end(&prefix))
+    source.last_event(&stream_prefix(run.namespace, stream)?)
 }
 
 fn last_seq(source: &mut impl Source, run: Run, stream: &str) -> Result<Option<u64>> {

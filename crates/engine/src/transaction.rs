@@ -6,7 +6,7 @@ use std::ops::Bound;
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
 use steadfast_core::{
     CrashPoint, Key, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value, Version,
-    WriteSet, check_crash_point, sabotaged,
+    WriteSet, check_crash_point, event_seq, prefix_end, sabotaged,
 };
 
 use crate::commit::{Pending, Receipt, Submission};
@@ -256,8 +256,8 @@ impl Source for &mut Transaction {
         (**self).rows(start, end)
     }
 
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
-        (**self).last_row(start, end)
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {
+        (**self).last_event(prefix)
     }
 }
 
@@ -285,19 +285,20 @@ impl Source for Transaction {
         self.rows_unread(start, end)
     }
 
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
-        let last = match self.own_last(start, end.as_deref()) {
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {
+        let end = prefix_end(prefix);
+        let last = match self.own_last(prefix, end.as_deref()) {
             // What is committed counts only behind it: nothing of its own is there.
             Some(own) if own.is_live(self.now()) => {
                 let behind = [own.key(), &[0]].concat();
-                let mut committed = range(&self.view, behind, end.clone());
+                let mut committed = range(&self.view, behind, end);
                 committed.next_back().transpose()?.or(Some(own))
             }
-            _ => self.rows_unread(start.to_vec(), end.clone()).next_back().transpose()?,
+            _ => self.rows_unread(prefix.to_vec(), end).next_back().transpose()?,
         };
-        // Only what comes after the last one would change the answer, or the last one itself.
-        let from = last.as_ref().map_or(start, |record| record.key());
-        self.reads.range(from.to_vec(), end);
+        // Events stay, and come one behind the other: only the next one would change the answer.
+        let next = last.as_ref().and_then(|last| event_seq(last.key())?.checked_add(1));
+        self.reads.key(&[prefix, &next.unwrap_or(0).to_be_bytes()].concat());
         Ok(last)
     }
 }
