@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use steadfast_core::{
-    CrashPoint, Entropy, Key, Record, RetentionPolicy, Timestamp, Version, WriteSet,
+    CrashPoint, Entropy, KeyRef, Record, RetentionPolicy, Timestamp, Version, WriteSet,
     check_crash_point,
 };
 use steadfast_durability::disk::LockGuard;
@@ -26,6 +26,7 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::error::{Error, Result};
+use crate::last_events::LastEvents;
 use crate::loading::Loading;
 use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::namespaces::Namespaces;
@@ -74,6 +75,7 @@ struct Inner {
     layout: Option<Layout>,
     report: RecoveryReport,
     jobs: Arc<Jobs>,
+    last_events: LastEvents,
     closed: AtomicBool,
     life: Mutex<Life>,
 }
@@ -166,6 +168,7 @@ impl Database {
                 layout,
                 report,
                 jobs,
+                last_events: LastEvents::default(),
                 closed: AtomicBool::new(false),
                 life: Mutex::new(Life { threads, lock }),
             }),
@@ -470,6 +473,7 @@ impl Database {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.inner.closed.load(Ordering::Acquire) { Err(CLOSED) } else { Ok(()) }
     }
@@ -491,6 +495,10 @@ impl Database {
         self.inner.namespaces.clone()
     }
 
+    pub(crate) fn last_events(&self) -> &LastEvents {
+        &self.inner.last_events
+    }
+
     pub(crate) fn check_run(&self, run: Run) -> Result<()> {
         check_live(&self.inner.namespaces, run)
     }
@@ -504,11 +512,12 @@ impl Database {
     }
 
     /// The newest live record of `key` in `run`.
-    pub(crate) fn latest(&self, run: Run, key: &Key) -> Result<Option<Record>> {
+    #[inline(always)]
+    pub(crate) fn latest(&self, run: Run, key: KeyRef<'_>) -> Result<Option<Record>> {
         self.check_open()?;
         check_live(&self.inner.namespaces, run)?;
         // Asking for the time costs as much as the read; few records expire.
-        let record = self.inner.store.get_latest(key.as_bytes(), Timestamp::ZERO)?;
+        let record = self.inner.store.get_latest(key, Timestamp::ZERO)?;
         Ok(record.filter(|record| record.expiry().is_none_or(|expiry| self.now() < expiry)))
     }
 

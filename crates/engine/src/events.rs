@@ -8,8 +8,8 @@ use std::ops::{Bound, RangeBounds};
 use steadfast_core::codec::Cursor;
 use steadfast_core::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use steadfast_core::{
-    Key, Record, Sabotage, Timestamp, TypeTag, Value, Version, event_key, event_seq, prefix_end,
-    sabotaged, stream_name, stream_prefix,
+    Key, KeyRef, Record, Sabotage, Timestamp, TypeTag, Value, Version, event_key, event_seq,
+    prefix_end, sabotaged, stream_name, stream_prefix,
 };
 
 use crate::commit::Receipt;
@@ -565,6 +565,9 @@ impl Transaction {
             self.put(run, &known, &idempotency_value(stream.as_bytes(), seq, &hash)?, None)?;
         }
         self.put_encoded(run, &key, &value)?;
+        // The next append looks there first.
+        let prefix = key.as_bytes().len() - size_of::<u64>();
+        self.database().last_events().note(&key.as_bytes()[..prefix], seq);
         Ok(Appended { seq, hash, original: None })
     }
 
@@ -576,7 +579,7 @@ impl Transaction {
     ) -> Result<Option<Appended>> {
         let Some(idempotency_key) = idempotency_key else { return Ok(None) };
         let key = idempotency_record_key(run, idempotency_key)?;
-        let Some(record) = self.record(&key)? else { return Ok(None) };
+        let Some(record) = self.record(KeyRef::from(&key))? else { return Ok(None) };
         let malformed = || Error::Invalid(format!("{record:?} is not a receipt"));
         let Value::List(parts) = record.value()? else { return Err(malformed()) };
         let [_, Value::Int(seq), Value::Bytes(hash)] = parts.as_slice() else {

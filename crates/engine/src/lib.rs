@@ -17,6 +17,7 @@ mod event_chain;
 mod events;
 mod export;
 mod kv;
+mod last_events;
 mod loading;
 mod maintenance;
 mod namespaces;

@@ -5,8 +5,8 @@ use std::ops::Bound;
 
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
 use steadfast_core::{
-    CrashPoint, Key, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value, Version,
-    WriteSet, check_crash_point, event_seq, prefix_end, sabotaged,
+    CrashPoint, Key, KeyRef, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value,
+    Version, WriteSet, check_crash_point, event_seq, prefix_end, sabotaged,
 };
 
 use crate::commit::{Pending, Receipt, Submission};
@@ -248,7 +248,7 @@ impl Source for &mut Transaction {
         (**self).check_run(run)
     }
 
-    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
+    fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
         (**self).record(key)
     }
 
@@ -269,14 +269,15 @@ impl Source for Transaction {
         check_live(self.database.namespaces(), run)
     }
 
-    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
-        if let Some(own) = self.writes.get(key.as_bytes()) {
+    fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
+        let stored = key.to_vec();
+        if let Some(own) = self.writes.get(&*stored) {
             return Ok(own.is_live(self.now()).then(|| own.clone()));
         }
         if !sabotaged(Sabotage::WriteSkew) {
-            self.reads.key(key.as_bytes());
+            self.reads.key(&stored);
         }
-        Ok(self.view.get(key.as_bytes())?)
+        Ok(self.view.get(key)?)
     }
 
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
@@ -294,8 +295,15 @@ impl Source for Transaction {
                 let mut committed = range(&self.view, behind, end);
                 committed.next_back().transpose()?.or(Some(own))
             }
-            _ => self.rows_unread(prefix.to_vec(), end).next_back().transpose()?,
+            Some(_) => self.rows_unread(prefix.to_vec(), end).next_back().transpose()?,
+            None => match self.hinted(prefix)? {
+                Some(last) => Some(last),
+                None => range(&self.view, prefix.to_vec(), end).next_back().transpose()?,
+            },
         };
+        if let Some(seq) = last.as_ref().and_then(|last| event_seq(last.key())) {
+            self.database.last_events().note(prefix, seq);
+        }
         // Events stay, and come one behind the other: only the next one would change the answer.
         let next = last.as_ref().and_then(|last| event_seq(last.key())?.checked_add(1));
         self.reads.key(&[prefix, &next.unwrap_or(0).to_be_bytes()].concat());
@@ -304,6 +312,27 @@ impl Source for Transaction {
 }
 
 impl Transaction {
+    /// The last committed event of a stream, if a hint says where it is.
+    fn hinted(&self, prefix: &[u8]) -> Result<Option<Record>> {
+        /// So many that others have appended since, one by one.
+        const STEPS_MAX: u32 = 4;
+        let Some(mut seq) = self.database.last_events().hint(prefix) else { return Ok(None) };
+        let mut key = [prefix, &seq.to_be_bytes()].concat();
+        let mut last = self.view.get(&key)?;
+        for _ in 0..STEPS_MAX {
+            let Some(next) = seq.checked_add(1).filter(|_| last.is_some()) else { break };
+            seq = next;
+            key.truncate(prefix.len());
+            key.extend_from_slice(&seq.to_be_bytes());
+            match self.view.get(&key)? {
+                // Nothing behind it, and streams have no gaps.
+                None => return Ok(last),
+                behind => last = behind,
+            }
+        }
+        Ok(None)
+    }
+
     /// The last of its own writes from `start` on, before `end`.
     fn own_last(&self, start: &[u8], end: Option<&[u8]>) -> Option<Record> {
         if end.is_some_and(|end| end <= start) {
