@@ -43,7 +43,9 @@ fn crash(matrix: CrashMatrix) -> MatrixReport {
             let mut position = Position::default();
             for round in ack.rounds(14) {
                 match ack.draw(12) {
-                    0 => drop(db.checkpoint()?),
+                    0 => {
+                        db.checkpoint()?;
+                    }
                     1 => {
                         db.checkpoint()?;
                         db.compact(CompactMode::Full)?;

@@ -317,9 +317,9 @@ mod tests {
         let mut forged: Vec<_> =
             (0..2).map(|n| event(b"st", n, &format!("payload {n}"), &mut previous)).collect();
         forged.push(event(b"st", 2, "inserted", &mut previous));
-        let moved = (2..5).map(|n| {
-            (event_key(NamespaceId(1), b"st", n + 1).unwrap(), events[n as usize].1.clone())
-        });
+        let moved = (3..)
+            .zip(&events[2..])
+            .map(|(seq, event)| (event_key(NamespaceId(1), b"st", seq).unwrap(), event.1.clone()));
         forged.extend(moved);
         assert_eq!(first_broken(&forged), 3);
 

@@ -374,8 +374,8 @@ fn opens_or_says_why(dir: &Path, what: &str) -> Option<usize> {
     let found = payloads(&db, run, "s");
     assert!(is_prefix(&found), "{what}: {found:?}");
     assert_eq!(
-        db.event_verify(run, "s").unwrap().map_or(0, |head| head.seq + 1) as usize,
-        found.len()
+        db.event_verify(run, "s").unwrap().map_or(0, |head| head.seq + 1),
+        found.len() as u64
     );
     Some(found.len())
 }

@@ -348,8 +348,7 @@ fn a_compaction_ends_the_past_and_not_a_tail_that_is_ahead_of_it() {
     let error = db.tail(Version(5)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::HistoryTrimmed, "{error}");
     // It reads on in files that it has open, or says that what follows is gone: never a gap.
-    let mut due = 2;
-    for commit in slow {
+    for (due, commit) in (2..).zip(slow) {
         match commit {
             Ok(commit) => assert_eq!(commit.version(), Version(due)),
             Err(error) => {
@@ -357,7 +356,6 @@ fn a_compaction_ends_the_past_and_not_a_tail_that_is_ahead_of_it() {
                 break;
             }
         }
-        due += 1;
     }
     let copy = tempfile::tempdir().unwrap();
     db.backup(copy.path()).unwrap();
