@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use steadfast::{Entry, Event, Namespace, RunId, RunStatus, Timestamp, Value, Version};
+use steadfast::{Entry, Event, EventHash, Namespace, RunId, RunStatus, Timestamp, Value, Version};
 
 use crate::failure::{Failure, Result};
 use crate::json::{Object, Parser, Tags, name_from_value, read_fields};
@@ -90,13 +90,14 @@ fn event_fields(line: Object, event: &Event) -> Object {
         ("idempotency_key", &event.idempotency_key),
         ("causation", &event.causation),
         ("correlation", &event.correlation),
+        ("scope", &event.scope),
     ];
     for (name, text) in texts {
         if let Some(text) = text {
             line = line.text(name, text);
         }
     }
-    line
+    line.text("hash", &event.hash.to_string())
 }
 
 fn value_or_deleted(line: Object, value: Option<&Value>) -> Object {
@@ -183,6 +184,9 @@ impl Fields {
             causation: self.optional_text("causation")?,
             correlation: self.optional_text("correlation")?,
             time: self.optional_time("time_us")?,
+            scope: self.optional_text("scope")?,
+            // Without one, loading computes it.
+            hash: self.optional_text("hash")?.map_or(Ok(EventHash::NONE), |hash| hash.parse())?,
         };
         Ok(Entry::Event { stream: self.name("stream")?, event })
     }
@@ -258,8 +262,8 @@ mod tests {
             r#"{"type":"kv","run":"r","key":"k","value":{"$int":"9007199254740993"},"version":1,"at_us":5}"#,
             r#"{"type":"kv","run":"r","key":{"$bytes":"/w=="},"deleted":true,"version":1,"at_us":5}"#,
             r#"{"type":"kv","run":"r","key":"k","value":null,"version":1,"at_us":5,"expires_at_us":9}"#,
-            r#"{"type":"event","run":"r","stream":"s","seq":0,"payload":1.0,"version":1,"at_us":5}"#,
-            r#"{"type":"event","run":"r","stream":"s","seq":1,"payload":1,"time_us":3,"kind":"k","idempotency_key":"i","causation":"c","correlation":"d","version":1,"at_us":5}"#,
+            r#"{"type":"event","run":"r","stream":"s","seq":0,"payload":1.0,"hash":"00000000000000000000000000000000000000000000000000000000000000ab","version":1,"at_us":5}"#,
+            r#"{"type":"event","run":"r","stream":"s","seq":1,"payload":1,"time_us":3,"kind":"k","idempotency_key":"i","causation":"c","correlation":"d","scope":"e","hash":"00000000000000000000000000000000000000000000000000000000000000ab","version":1,"at_us":5}"#,
             r#"{"type":"state","run":"r","cell":"c","value":[],"version":1,"at_us":5}"#,
             r#"{"type":"end","version":7,"entries":7}"#,
         ];

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use steadfast::{Value, Version};
+use steadfast::{AppendOptions, Expect, Timestamp, Value, Version};
 
 use crate::failure::{Failure, Result};
 use crate::json::{Parser, Tags, name_from_value, read_fields};
@@ -22,18 +22,9 @@ pub(crate) struct Op {
 pub(crate) enum Action {
     KvPut { key: Vec<u8>, value: Value },
     KvDelete { key: Vec<u8> },
-    EventAppend { stream: String, payload: Value, expect: Expect, idempotency_key: Option<String> },
+    EventAppend { stream: String, payload: Value, options: AppendOptions },
     StateSet { cell: String, value: Value },
     StateCas { cell: String, expect: Version, value: Value },
-}
-
-/// What an append expects of its stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expect {
-    Any,
-    NoStream,
-    /// The sequence number of the last event.
-    Last(u64),
 }
 
 /// Reads a line: `{"ops":[…]}`.
@@ -97,8 +88,15 @@ impl Fields {
             "event_append" => Action::EventAppend {
                 stream: self.text("stream")?,
                 payload: self.value("payload")?,
-                expect: self.expect_of_stream()?,
-                idempotency_key: self.optional_text("idempotency_key")?,
+                options: AppendOptions {
+                    expect: self.expect_of_stream()?,
+                    idempotency_key: self.optional_text("idempotency_key")?,
+                    kind: self.optional_text("kind")?,
+                    causation: self.optional_text("causation")?,
+                    correlation: self.optional_text("correlation")?,
+                    time: self.optional_time("time_us")?,
+                    scope: self.optional_text("scope")?,
+                },
             },
             "state_set" => {
                 Action::StateSet { cell: self.text("cell")?, value: self.value("value")? }
@@ -138,6 +136,14 @@ impl Fields {
         }
     }
 
+    fn optional_time(&mut self, field: &str) -> Result<Option<Timestamp>> {
+        match self.fields.remove(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Int(n)) if n >= 0 => Ok(Some(Timestamp::from_micros(n.unsigned_abs()))),
+            Some(_) => Err(self.wrong(field, "must be microseconds since 1970 or null")),
+        }
+    }
+
     fn name(&mut self, field: &str) -> Result<Vec<u8>> {
         name_from_value(self.value(field)?)
             .ok_or_else(|| self.wrong(field, "must be a text or {\"$bytes\":…}"))
@@ -154,7 +160,7 @@ impl Fields {
         match self.fields.remove("expect") {
             None | Some(Value::Null) => Ok(Expect::Any),
             Some(Value::String(text)) if text == "no_stream" => Ok(Expect::NoStream),
-            Some(Value::Int(n)) if n >= 0 => Ok(Expect::Last(n.unsigned_abs())),
+            Some(Value::Int(n)) if n >= 0 => Ok(Expect::Exact(n.unsigned_abs())),
             Some(_) => {
                 let what = "must be null, \"no_stream\" or the sequence number of the last event";
                 Err(self.wrong("expect", what))
@@ -174,7 +180,8 @@ mod tests {
             {"op":"kv_delete","run":"r","key":{"$bytes":"/w=="}},
             {"op":"event_append","run":"r","stream":"s","payload":null,"expect":null},
             {"op":"event_append","run":"r","stream":"s","payload":1,"expect":"no_stream"},
-            {"op":"event_append","run":"r","stream":"s","payload":1,"expect":7,"idempotency_key":"i"},
+            {"op":"event_append","run":"r","stream":"s","payload":1,"expect":7,"idempotency_key":"i","kind":"k",
+             "causation":"c","correlation":"d","scope":"e","time_us":3},
             {"value":1,"cell":"c","run":"r","op":"state_set"},
             {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2}]}"#;
         let ops = parse_transaction(line).unwrap();
@@ -183,11 +190,17 @@ mod tests {
         let expectations: Vec<_> = ops
             .iter()
             .filter_map(|op| match &op.action {
-                Action::EventAppend { expect, .. } => Some(*expect),
+                Action::EventAppend { options, .. } => Some(options.expect),
                 _ => None,
             })
             .collect();
-        assert_eq!(expectations, [Expect::Any, Expect::NoStream, Expect::Last(7)]);
+        assert_eq!(expectations, [Expect::Any, Expect::NoStream, Expect::Exact(7)]);
+        let Action::EventAppend { options, .. } = &ops[4].action else { panic!("an append") };
+        let texts = [&options.idempotency_key, &options.kind, &options.causation];
+        assert_eq!(texts.map(|text| text.as_deref()), [Some("i"), Some("k"), Some("c")]);
+        assert_eq!(options.correlation.as_deref(), Some("d"));
+        assert_eq!(options.scope.as_deref(), Some("e"));
+        assert_eq!(options.time, Some(Timestamp::from_micros(3)));
         let set = Action::StateSet { cell: "c".into(), value: Value::Int(1) };
         assert_eq!(ops[5], Op { run: "r".into(), action: set });
         assert_eq!(parse_transaction(r#"{"ops":[]}"#), Ok(vec![]));
@@ -240,6 +253,10 @@ mod tests {
             (
                 r#"{"ops":[{"op":"event_append","run":"r","stream":"s","payload":1,"idempotency_key":1}]}"#,
                 "ops[0].idempotency_key: must be a text or null",
+            ),
+            (
+                r#"{"ops":[{"op":"event_append","run":"r","stream":"s","payload":1,"time_us":"x"}]}"#,
+                "ops[0].time_us: must be microseconds since 1970 or null",
             ),
             (
                 r#"{"ops":[{"op":"kv_put","run":"r","key":"k","value":99999999999999999999}]}"#,

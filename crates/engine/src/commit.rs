@@ -38,6 +38,7 @@ use crate::config::DurabilityMode;
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
 use crate::recent::{ReadSet, Recent};
+use crate::subscription::Subscribers;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard, ThreadId, hint, thread, turn};
 
@@ -176,6 +177,7 @@ pub(crate) struct Pipeline {
     checkpoint_at: AtomicU64,
     clock: Arc<dyn Clock>,
     mode: DurabilityMode,
+    subscribers: Subscribers,
     /// Tells the background threads that there is something for them.
     on_work: Box<dyn Fn(Work) + Send + Sync>,
 }
@@ -247,6 +249,7 @@ impl Pipeline {
             frame_bytes_max,
             epoch: OnceLock::new(),
             store,
+            subscribers: Subscribers::new(namespaces.clone()),
             namespaces,
             times,
             checkpoint_at: AtomicU64::new(start.checkpoint_at),
@@ -254,6 +257,10 @@ impl Pipeline {
             mode,
             on_work,
         }
+    }
+
+    pub(crate) const fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
     }
 
     /// Has the background thread make a checkpoint now.
@@ -682,11 +689,13 @@ impl Pipeline {
         }
         let mut visible = None;
         let mut times = Vec::new();
+        let subscribed = !self.subscribers.is_empty();
+        let mut told = Vec::new();
         while let Some(front) = state.in_flight.front() {
             if front.applied.is_none() || matches!(front.outcome, Outcome::Queued) {
                 break;
             }
-            let Some(commit) = state.in_flight.pop_front() else { break };
+            let Some(mut commit) = state.in_flight.pop_front() else { break };
             match commit.outcome {
                 Outcome::Failed(error) => {
                     self.store.undo(&commit.applied.unwrap_or_default());
@@ -696,7 +705,11 @@ impl Pipeline {
                 _ => {
                     visible = Some(commit.version);
                     times.push((commit.version, commit.timestamp));
-                    if let (Some(spent), Some(records)) = (&mut spent, commit.applied) {
+                    if let Some(records) = &mut commit.applied
+                        && subscribed
+                    {
+                        told.push((commit.version, commit.timestamp, std::mem::take(records)));
+                    } else if let (Some(spent), Some(records)) = (&mut spent, commit.applied) {
                         spent.records.push(records);
                     }
                 }
@@ -705,6 +718,10 @@ impl Pipeline {
         if let Some(visible) = visible {
             self.times.push(times);
             self.store.publish(visible);
+            // Whoever is told of a commit can read it.
+            for (version, timestamp, records) in told {
+                self.subscribers.tell(version, timestamp, self.epoch.get().copied(), &records);
+            }
             state.recent.trim(visible, |writes| {
                 if let Some(spent) = &mut spent {
                     spent.writes.push(writes);
@@ -911,6 +928,7 @@ impl Pipeline {
         }
         state.log = Some(log);
         self.unlock_and_wake(state);
+        self.subscribers.close();
         Ok(closed.map(drop)?)
     }
 }

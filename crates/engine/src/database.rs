@@ -5,7 +5,8 @@
 //! of these is held while the log is written or synced: whoever does so has taken the log out
 //! of the pipeline's state, or, in the background, syncs beside whoever has. Innermost of all,
 //! and held by whoever syncs a segment, is that segment's own lock, so that there is one sync
-//! of it at a time. No code of a caller runs under any of them.
+//! of it at a time. The list of subscribers and their queues come behind the pipeline's state,
+//! and are held for a push or a pop. No code of a caller runs under any of them.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -27,6 +28,7 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::error::{Error, Result};
+use crate::last_events::LastEvents;
 use crate::loading::Loading;
 use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::namespaces::Namespaces;
@@ -78,6 +80,7 @@ struct Inner {
     layout: Option<Layout>,
     report: RecoveryReport,
     jobs: Arc<Jobs>,
+    last_events: LastEvents,
     closed: AtomicBool,
     life: Mutex<Life>,
 }
@@ -170,6 +173,7 @@ impl Database {
                 layout,
                 report,
                 jobs,
+                last_events: LastEvents::default(),
                 closed: AtomicBool::new(false),
                 life: Mutex::new(Life { threads, lock }),
             }),
@@ -384,6 +388,7 @@ impl Database {
             needed_log_bytes: needed_log,
             load: self.inner.upkeep.load_stats(),
             commit_times_bytes: self.inner.upkeep.times.heap_bytes(),
+            idempotency_keys: self.view()?.all_event_keys().ok(),
             running_transactions,
             poisoned,
         })
@@ -502,7 +507,7 @@ impl Database {
         self.inner.upkeep.set_retention(retention.into())
     }
 
-    fn wrap(&self, inner: steadfast_storage::View) -> View {
+    pub(crate) fn wrap(&self, inner: steadfast_storage::View) -> View {
         View { inner, namespaces: self.inner.namespaces.clone() }
     }
 
@@ -534,6 +539,18 @@ impl Database {
 
     pub(crate) fn namespaces(&self) -> &Namespaces {
         &self.inner.namespaces
+    }
+
+    pub(crate) fn namespaces_shared(&self) -> Arc<Namespaces> {
+        self.inner.namespaces.clone()
+    }
+
+    pub(crate) fn last_events(&self) -> &LastEvents {
+        &self.inner.last_events
+    }
+
+    pub(crate) fn check_run(&self, run: Run) -> Result<()> {
+        check_live(&self.inner.namespaces, run)
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {

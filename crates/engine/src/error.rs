@@ -51,6 +51,16 @@ pub enum Error {
     /// Files are damaged.
     #[error("{0}")]
     Corruption(steadfast_durability::Error),
+    /// A stream of events is not what was appended to it.
+    #[error("event {seq} of stream {stream}: {what}")]
+    EventChain {
+        /// The stream.
+        stream: String,
+        /// The first event that is not as it was.
+        seq: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A sync failed earlier. Reading goes on; the database must be opened again to write.
     #[error("the database takes no more writes since a sync failed ({reason}); open it again")]
     Poisoned {
@@ -155,7 +165,7 @@ impl Error {
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Io(_) => ErrorKind::Io,
-            Self::Corruption(_) => ErrorKind::Corruption,
+            Self::Corruption(_) | Self::EventChain { .. } => ErrorKind::Corruption,
             Self::Poisoned { .. } => ErrorKind::Poisoned,
             Self::Unknown { .. } => ErrorKind::Unknown,
             Self::HistoryTrimmed { .. } => ErrorKind::HistoryTrimmed,

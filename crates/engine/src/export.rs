@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use steadfast_core::{
-    Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end,
+    Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end, stream_name,
 };
 use steadfast_durability::Stage;
 use steadfast_durability::disk::EntryKind;
@@ -21,6 +21,7 @@ use crate::commit::Submission;
 use crate::copy::CopyInfo;
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::event_chain::ChainCheck;
 use crate::progress::metered;
 use crate::runs::{Run, RunInfo, decode_info, index_key};
 use crate::view::View;
@@ -118,9 +119,9 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Kind `Corruption` if the file is not what was written; `Conflict` if there is a run of
-    /// that name or with that id; `Stopped` as [`Database::with_progress`] says: what was written
-    /// is removed again.
+    /// Kind `Corruption` if the file is not what was written, or the hash chain of one of its
+    /// streams is broken; `Conflict` if there is a run of that name or with that id; `Stopped` as
+    /// [`Database::with_progress`] says: what was written is removed again.
     pub fn import_run(&self, path: impl AsRef<Path>, name: Option<&str>) -> Result<Run> {
         let files = self.upkeep().files()?;
         let place = SnapshotFile::alone(path.as_ref());
@@ -160,6 +161,7 @@ impl Database {
         let exported = table.meta().namespaces.first().map(|first| first.0);
         let mut meter = self.watch().stage(Stage::Write, || table.info().payload_bytes);
         let (mut writes, mut info) = (WriteSet::new(), None);
+        let mut chain: Option<ChainCheck> = None;
         for section in 0..table.sections() {
             for row in table.section(section)? {
                 meter.add(row.payload_bytes() as u64)?;
@@ -169,6 +171,12 @@ impl Database {
                 }
                 if Key::namespace_of(row.key()) != exported {
                     return Ok(None);
+                }
+                if Key::tag_of(row.key()) == Some(TypeTag::Event) {
+                    let Some(stream) = stream_name(row.key()) else { return Ok(None) };
+                    let same = chain.take().filter(|chain| chain.stream() == stream);
+                    let following = same.unwrap_or_else(|| ChainCheck::new(run.id, &stream));
+                    chain.insert(following).next(&row)?;
                 }
                 let mut key = run.namespace.0.to_be_bytes().to_vec();
                 key.extend_from_slice(&row.key()[key.len()..]);

@@ -4,16 +4,20 @@
 //! a database is recovered, when its threads run. It knows nothing of how bytes look; that is
 //! durability's. Nothing here starts a thread that [`Database::close`] does not join.
 
+mod change;
 mod commit;
 mod commit_times;
 mod config;
 mod copy;
+mod cursor;
 mod database;
 mod entry;
 mod error;
+mod event_chain;
 mod events;
 mod export;
 mod kv;
+mod last_events;
 mod loading;
 mod losses;
 mod maintenance;
@@ -27,18 +31,23 @@ mod salvage;
 mod source;
 mod state;
 mod stats;
+mod subscription;
 mod sync;
+mod tail;
 mod timeline;
 mod transaction;
 mod upkeep;
 mod view;
 
+pub use change::{Change, Commit, Position, Region};
 pub use commit::{Pending, Receipt};
 pub use config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 pub use copy::{CopyInfo, restore, restore_with};
+pub use cursor::{Cursor, StreamEvent};
 pub use database::Database;
 pub use entry::{Entries, Entry};
 pub use error::{Error, ErrorKind, Result};
+pub use event_chain::{EventHash, EventHead};
 pub use events::{AppendOptions, Appended, Event, Events, Expect};
 pub use kv::KvScan;
 pub use loading::LoadStats;
@@ -47,6 +56,8 @@ pub use restore::Restore;
 pub use runs::{Run, RunInfo, RunStatus};
 pub use salvage::{SalvageReport, salvage, salvage_with};
 pub use stats::Stats;
+pub use subscription::{Notice, Subscription};
+pub use tail::Tail;
 pub use transaction::Transaction;
 pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;

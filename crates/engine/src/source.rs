@@ -21,8 +21,8 @@ pub(crate) trait Source {
     /// The live records from `start` on, up to and without `end`, in key order.
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows;
 
-    /// The last live record from `start` on, before `end`.
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>>;
+    /// The last event of the stream whose keys begin with `prefix`.
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>>;
 }
 
 /// Live records in key order, from both ends: those of a view, with uncommitted ones of a

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
 use steadfast_core::{
     CrashPoint, Key, KeyRef, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value,
-    Version, WriteSet, check_crash_point, sabotaged,
+    Version, WriteSet, check_crash_point, event_seq, prefix_end, sabotaged,
 };
 
 use crate::commit::{Pending, Receipt, Submission};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::recent::ReadSet;
 use crate::runs::Run;
 use crate::source::{Rows, Source};
-use crate::view::{check_live, range};
+use crate::view::{View, check_live, range};
 
 /// A transaction: everything it reads is from one point in history, with its own writes on
 /// top, and its writes become visible together or not at all.
@@ -159,6 +159,11 @@ impl Transaction {
         })
     }
 
+    /// What it looks at, without its own writes; reading there is never a conflict.
+    pub(crate) fn committed(&self) -> View {
+        self.database.wrap(self.view.clone())
+    }
+
     /// Gives up everything it wrote.
     pub fn rollback(self) {}
 
@@ -185,6 +190,14 @@ impl Transaction {
     ) -> Result<()> {
         self.check_run(run)?;
         self.put_unchecked(key, value, expiry)
+    }
+
+    /// Writes an encoded value, checked already, to `key` of `run`.
+    pub(crate) fn put_encoded(&mut self, run: Run, key: &Key, value: &[u8]) -> Result<()> {
+        self.check_run(run)?;
+        let bytes = [key.as_bytes(), value].concat();
+        let builder = self.builder(None);
+        self.write(builder.put(&bytes, key.as_bytes().len()))
     }
 
     /// Writes `value` to `key` of the database's own namespace.
@@ -243,8 +256,8 @@ impl Source for &mut Transaction {
         (**self).rows(start, end)
     }
 
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
-        (**self).last_row(start, end)
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {
+        (**self).last_event(prefix)
     }
 }
 
@@ -273,16 +286,63 @@ impl Source for Transaction {
         self.rows_unread(start, end)
     }
 
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
-        let last = self.rows_unread(start.to_vec(), end.clone()).next_back().transpose()?;
-        // Only what comes after the last one would change the answer, or the last one itself.
-        let from = last.as_ref().map_or(start, |record| record.key());
-        self.reads.range(from.to_vec(), end);
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {
+        let end = prefix_end(prefix);
+        let last = match self.own_last(prefix, end.as_deref()) {
+            // What is committed counts only behind it: nothing of its own is there.
+            Some(own) if own.is_live(self.now()) => {
+                let behind = [own.key(), &[0]].concat();
+                let mut committed = range(&self.view, behind, end);
+                committed.next_back().transpose()?.or(Some(own))
+            }
+            Some(_) => self.rows_unread(prefix.to_vec(), end).next_back().transpose()?,
+            None => match self.hinted(prefix)? {
+                Some(last) => Some(last),
+                None => range(&self.view, prefix.to_vec(), end).next_back().transpose()?,
+            },
+        };
+        if let Some(seq) = last.as_ref().and_then(|last| event_seq(last.key())) {
+            self.database.last_events().note(prefix, seq);
+        }
+        // Events stay, and come one behind the other: only the next one would change the answer.
+        let next = last.as_ref().and_then(|last| event_seq(last.key())?.checked_add(1));
+        self.reads.key(&[prefix, &next.unwrap_or(0).to_be_bytes()].concat());
         Ok(last)
     }
 }
 
 impl Transaction {
+    /// The last committed event of a stream, if a hint says where it is.
+    fn hinted(&self, prefix: &[u8]) -> Result<Option<Record>> {
+        /// So many that others have appended since, one by one.
+        const STEPS_MAX: u32 = 4;
+        let Some(mut seq) = self.database.last_events().hint(prefix) else { return Ok(None) };
+        let mut key = [prefix, &seq.to_be_bytes()].concat();
+        let mut last = self.view.get(&key)?;
+        for _ in 0..STEPS_MAX {
+            let Some(next) = seq.checked_add(1).filter(|_| last.is_some()) else { break };
+            seq = next;
+            key.truncate(prefix.len());
+            key.extend_from_slice(&seq.to_be_bytes());
+            match self.view.get(&key)? {
+                // Nothing behind it, and streams have no gaps.
+                None => return Ok(last),
+                behind => last = behind,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last of its own writes from `start` on, before `end`.
+    fn own_last(&self, start: &[u8], end: Option<&[u8]>) -> Option<Record> {
+        if end.is_some_and(|end| end <= start) {
+            return None;
+        }
+        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let own = self.writes.range::<[u8], _>((Bound::Included(start), upper)).next_back();
+        own.map(|(_, own)| own.clone())
+    }
+
     fn rows_unread(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let lower = Bound::Included(start.as_slice());

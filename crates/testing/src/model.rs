@@ -263,12 +263,14 @@ impl ReferenceModel {
     }
 }
 
-/// Everything that a view shows.
+/// Everything that a view shows, the hash chains of its streams followed.
 pub fn content_of(view: &View) -> Result<Content> {
     let mut content = Vec::new();
     for info in view.list_runs()? {
         let name = info.name;
         content.push((Item::Run(name.clone()), (info.version, Value::Null)));
+        // Content says what events hold; the chains say that nothing else was changed.
+        view.event_verify_all(info.run)?;
         for entry in view.entries(info.run) {
             let entry = entry?;
             let version = entry.version();

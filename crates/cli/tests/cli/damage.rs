@@ -1,6 +1,8 @@
 //! Damaged snapshots: named, survived where an older one is there, salvaged where not.
 
-use crate::support::{Done, Home, damage, json, kind, steadfast_on};
+use steadfast::{CompactMode, Database, Value};
+
+use crate::support::{Done, Home, append, damage, json, kind, steadfast_on};
 
 /// Two snapshots and log behind each.
 fn with_two_snapshots() -> Home {
@@ -180,4 +182,38 @@ fn a_repair_of_a_sound_database_loses_nothing() {
         steadfast_on("dump", &again, &[], "").ok().stdout,
         steadfast_on("dump", &new, &[], "").ok().stdout
     );
+}
+
+/// Somebody who can write files with right checksums, but not the hash of what comes after.
+#[test]
+fn an_event_that_was_changed_with_all_checksums_right_is_found() {
+    let home = Home::new();
+    home.apply(&[
+        &append("r", "s", "1", ""),
+        &append("r", "s", "2", ""),
+        &append("r", "s", "3", ""),
+    ]);
+    let sound = home.run("verify", &["--json"]).ok().json();
+    assert_eq!(sound["streams"], 1);
+    assert!(home.run("verify", &[]).ok().stdout.contains("1 stream of events is as appended"));
+
+    let db = Database::open(home.db()).unwrap();
+    let run = db.resolve_run("r").unwrap();
+    let event = db.event_read(run, "s", 1).unwrap().next().unwrap().unwrap();
+    let namespace = steadfast_core::NamespaceId(1);
+    let key = steadfast_core::event_key(namespace, b"s", 1).unwrap();
+    let value = vec![Value::from(event.hash.as_bytes()), Value::from(22)];
+    // As of the newest commit, which the log has.
+    let newest = db.current_version();
+    let store = db.storage();
+    store.put_with_version(&key, Value::List(value), newest, event.timestamp, None).unwrap();
+    db.checkpoint().unwrap();
+    db.compact(CompactMode::Full).unwrap();
+    db.close().unwrap();
+
+    let verify = home.run("verify", &["--json"]).status(1).json();
+    assert_eq!((&verify["sound"], &verify["damaged"]), (&false.into(), &json("[]")));
+    let found = verify["event_chain"].as_str().unwrap();
+    assert!(found.starts_with("event 1 of stream s: "), "{found}");
+    assert!(home.run("verify", &[]).status(1).stdout.contains(found));
 }

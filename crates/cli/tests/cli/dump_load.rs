@@ -203,3 +203,32 @@ fn load_passes_over_types_and_fields_of_later_formats() {
     copy.run_with_input("load", &[], lines.join("\n")).ok();
     assert_eq!(copy.dump(), dump);
 }
+
+#[test]
+fn an_event_that_was_edited_in_a_dump_is_refused() {
+    let home = everything();
+    let dump = home.dump();
+    let event = |seq: u64| {
+        let line = dump.lines().find(|line| {
+            let entry = json(line);
+            entry["type"] == "event" && entry["stream"] == "s" && entry["seq"] == seq
+        });
+        line.unwrap().to_owned()
+    };
+    assert_eq!(json(&event(0))["hash"].as_str().unwrap().len(), 64);
+    let load = |name: &str, text: String| steadfast_on("load", &home.path(name), &[], &text);
+    let edited = load("edited", dump.replace(r#""payload":{"x":1}"#, r#""payload":{"x":2}"#));
+    let error = edited.status(1).stderr;
+    assert!(
+        error.contains("event 0 of stream s: its hash is not that of what it holds"),
+        "{error}"
+    );
+    let moved = event(1).replace(r#""seq":1"#, r#""seq":2"#);
+    let error = load("moved", dump.replace(&event(1), &moved)).status(1).stderr;
+    assert!(error.contains("event 1 of stream s: it is missing"), "{error}");
+
+    // Whoever wrote a dump by hand has no hashes: they are computed, and are the same.
+    let hash = json(&event(0))["hash"].as_str().unwrap().to_owned();
+    load("without", dump.replace(&format!(r#","hash":"{hash}""#), "")).ok();
+    assert_eq!(steadfast_on("dump", &home.path("without"), &[], "").ok().stdout, dump);
+}
