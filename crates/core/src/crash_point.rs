@@ -84,8 +84,7 @@ crash_points! {
     WalPreAggregate,
     /// A signal is in the log and not in its aggregates.
     WalPostAggregate,
-    /// A signal is updated in part: an observation is counted by the minute, and neither by the
-    /// hour nor in the score.
+    /// A signal is updated in part: some of what an observation changes is changed, some not.
     SignalAggregationUpdate,
     /// A cohort's ledger is about to be updated.
     CohortLedgerUpdate,

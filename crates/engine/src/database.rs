@@ -30,6 +30,7 @@ use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::namespaces::Namespaces;
 use crate::open::Contents;
 use crate::runs::Run;
+use crate::schema::Definitions;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex};
@@ -66,6 +67,7 @@ struct Inner {
     /// `None` if it was opened for reading only.
     pipeline: Option<Arc<Pipeline>>,
     upkeep: Arc<Upkeep>,
+    definitions: Definitions,
     mode: DurabilityMode,
     clock: Arc<dyn steadfast_core::Clock>,
     entropy: Entropy,
@@ -159,6 +161,7 @@ impl Database {
                 namespaces,
                 pipeline,
                 upkeep,
+                definitions: Definitions::default(),
                 mode,
                 clock: builder.clock,
                 entropy: builder.entropy,
@@ -483,6 +486,10 @@ impl Database {
 
     pub(crate) fn namespaces(&self) -> &Namespaces {
         &self.inner.namespaces
+    }
+
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.inner.definitions
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {

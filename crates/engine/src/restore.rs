@@ -1,5 +1,6 @@
 //! Restoring from entries: each with the version and time it had.
 
+use steadfast_core::signal::{SignalDefinition, signal_key};
 use steadfast_core::{Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, limits};
 
 use crate::database::Database;
@@ -73,6 +74,12 @@ impl Restore {
             Entry::State { cell, value, .. } => {
                 write(Key::new(run.namespace, TypeTag::State, cell)?, value, None)
             }
+            Entry::Signal { name, entity, signal, .. } => {
+                let key = signal_key(run.namespace, name, entity)?;
+                let Some(signal) = signal else { return write(key, &None, None) };
+                signal.check()?;
+                tx.put_signal(run, &key, signal)
+            }
             Entry::Event { stream, event } => {
                 let options = AppendOptions {
                     idempotency_key: event.idempotency_key.clone(),
@@ -93,10 +100,17 @@ impl Restore {
         }
     }
 
+    /// Adds the definition of a signal.
+    pub fn signal_definition(&mut self, name: &str, definition: &SignalDefinition) -> Result<()> {
+        self.transaction.put_definition(name, definition)
+    }
+
     /// Commits it, without waiting for more than the kernel; [`Database::flush`] at the end
     /// makes everything durable.
     pub fn commit(mut self) -> Result<()> {
         let fixed = Some((self.version, self.timestamp));
-        self.transaction.submit_as(fixed)?.wait().map(drop)
+        self.transaction.submit_as(fixed)?.wait()?;
+        self.transaction.database().forget_definitions();
+        Ok(())
     }
 }

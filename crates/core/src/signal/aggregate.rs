@@ -124,8 +124,9 @@ fn fold_in_place(base: &[u8], delta: &[u8], committed: Timestamp, out: &mut Vec<
     out.extend_from_slice(base);
     let signal = &mut out[start..];
     let mut put = |at: usize, word: u64| signal[at..at + 8].copy_from_slice(&word.to_le_bytes());
-    put(SCORE, score.to_bits());
     put(NEWEST, at);
+    put(SCORE, score.to_bits());
+    crate::check_crash_point(crate::CrashPoint::SignalAggregationUpdate);
     put(COUNT, count + 1);
     for (buckets, first) in [(minutes, first_minute), (hours, first_hour)] {
         if buckets > 0 {
