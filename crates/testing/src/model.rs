@@ -416,6 +416,6 @@ mod tests {
         });
         assert!(counted_twice, "{differences:?}");
         assert!(matches!(differences[0], Difference::OtherValue { .. }), "{differences:?}");
-        assert_eq!(differences[1], Difference::Extra(Item::Kv("r".into(), b"z".to_vec())));
+        assert_eq!(differences[2], Difference::Extra(Item::Kv("r".into(), b"z".to_vec())));
     }
 }
