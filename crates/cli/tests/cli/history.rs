@@ -49,8 +49,7 @@ fn what_never_was_is_not_found() {
 #[test]
 fn a_signal_has_a_history_too() {
     let home = Home::new();
-    let signal =
-        r#"{"ops":[{"op":"signal","run":"r","name":"view","entity":"k","weight":1,"at_us":7}]}"#;
+    let signal = r#"{"ops":[{"op":"signal","run":"r","name":"view","entity":"k","weight":1}]}"#;
     let lines = [&put("r", "k", "1"), signal, signal].join("\n");
     home.run_with_input("apply", &["--retention", "last:1,signal=all"], lines).ok();
     let args = ["--run", "r", "k", "--signal", "view"];
