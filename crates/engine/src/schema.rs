@@ -219,7 +219,14 @@ impl Database {
             }
             Ok(())
         })?;
-        self.definitions().change(|known| known.extend(definitions.iter().cloned()));
+        self.definitions().change(|known| {
+            for (name, new) in &definitions {
+                let known = known.entry(name.clone()).or_insert(*new);
+                if known.version <= new.version {
+                    *known = *new;
+                }
+            }
+        });
         Ok(receipt)
     }
 

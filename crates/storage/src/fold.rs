@@ -90,6 +90,8 @@ impl Inner {
 }
 
 fn is_of_a_signal(record: &Record) -> bool {
-    Key::tag_of(record.key()) == Some(TypeTag::Signal)
-        && Key::namespace_of(record.key()) != Some(NamespaceId::SYSTEM)
+    // In the database's own namespace are the definitions.
+    record.is_delta()
+        || Key::tag_of(record.key()) == Some(TypeTag::Signal)
+            && Key::namespace_of(record.key()) != Some(NamespaceId::SYSTEM)
 }
