@@ -60,8 +60,8 @@ pub(crate) enum Command {
     Repair(RepairArgs),
     /// (not yet) Compare two runs or two versions
     Diff(NotYetArgs),
-    /// (not yet) Measure commits, reads and recovery here
-    Bench(NotYetArgs),
+    /// Measure commits, reads and opening on the disk that a new directory is made on
+    Bench(BenchArgs),
     /// Crash databases in every way for a while, and prove what survives: exit 1 if anything fails
     CrashTest(CrashTestArgs),
     /// The process that `crash-test` kills
@@ -272,6 +272,16 @@ pub(crate) struct RepairArgs {
     /// Only say what would be kept and what would be lost
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// A directory to make, and to remove afterwards: must not be there
+    pub(crate) dir: PathBuf,
+    /// How long each kind of commit is measured, in milliseconds
+    #[arg(long, value_name = "N", default_value_t = 1000,
+        value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub(crate) millis: u64,
 }
 
 #[derive(Debug, Args)]

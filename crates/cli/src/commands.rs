@@ -2,6 +2,7 @@
 
 mod apply;
 mod backup;
+mod bench;
 mod checkpoint;
 mod compact;
 mod crash_test;
@@ -38,7 +39,7 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<u8> {
         Command::Restore(args) => restore::run(args, json),
         Command::Repair(args) => repair::run(args, json),
         Command::Diff(_) => not_yet("diff"),
-        Command::Bench(_) => not_yet("bench"),
+        Command::Bench(args) => bench::run(args, json),
         Command::CrashTest(args) => crash_test::run(args, json),
         Command::CrashTestWorker(args) => Ok(crash_test::work(&args.rest)),
     }

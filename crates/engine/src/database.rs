@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use steadfast_core::{
-    CrashPoint, Entropy, Key, Record, RetentionPolicy, Timestamp, Version, WriteSet,
+    CrashPoint, Entropy, KeyRef, Record, RetentionPolicy, Timestamp, Version, WriteSet,
     check_crash_point,
 };
 use steadfast_durability::disk::LockGuard;
@@ -471,6 +471,7 @@ impl Database {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.inner.closed.load(Ordering::Acquire) { Err(CLOSED) } else { Ok(()) }
     }
@@ -501,11 +502,12 @@ impl Database {
     }
 
     /// The newest live record of `key` in `run`.
-    pub(crate) fn latest(&self, run: Run, key: &Key) -> Result<Option<Record>> {
+    #[inline(always)]
+    pub(crate) fn latest(&self, run: Run, key: KeyRef<'_>) -> Result<Option<Record>> {
         self.check_open()?;
         check_live(&self.inner.namespaces, run)?;
         // Asking for the time costs as much as the read; few records expire.
-        let record = self.inner.store.get_latest(key.as_bytes(), Timestamp::ZERO)?;
+        let record = self.inner.store.get_latest(key, Timestamp::ZERO)?;
         Ok(record.filter(|record| record.expiry().is_none_or(|expiry| self.now() < expiry)))
     }
 

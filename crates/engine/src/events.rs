@@ -5,8 +5,8 @@
 
 use steadfast_core::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use steadfast_core::{
-    Key, Record, Sabotage, Timestamp, TypeTag, Value, Version, event_key, event_seq, prefix_end,
-    sabotaged, stream_name, stream_prefix,
+    Key, KeyRef, Record, Sabotage, Timestamp, TypeTag, Value, Version, event_key, event_seq,
+    prefix_end, sabotaged, stream_name, stream_prefix,
 };
 
 use crate::commit::Receipt;
@@ -298,7 +298,7 @@ impl Transaction {
     ) -> Result<Option<Appended>> {
         let Some(idempotency_key) = idempotency_key else { return Ok(None) };
         let key = idempotency_record_key(run, idempotency_key)?;
-        let Some(record) = self.record(&key)? else { return Ok(None) };
+        let Some(record) = self.record(KeyRef::from(&key))? else { return Ok(None) };
         let seq = match record.value()? {
             Value::List(parts) => match parts.get(1) {
                 Some(Value::Int(seq)) => u64::try_from(*seq).ok(),

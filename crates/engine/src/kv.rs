@@ -1,6 +1,8 @@
 //! Key-values: a key of bytes, a value of any kind, a version.
 
-use steadfast_core::{Key, Record, Timestamp, TypeTag, Value, Version, VersionedValue, prefix_end};
+use steadfast_core::{
+    Key, KeyRef, Record, Timestamp, TypeTag, Value, Version, VersionedValue, prefix_end,
+};
 
 use crate::commit::Receipt;
 use crate::database::Database;
@@ -14,13 +16,19 @@ pub(crate) fn key(run: Run, key: &[u8]) -> Result<Key> {
     Ok(Key::new(run.namespace, TypeTag::Kv, key)?)
 }
 
+/// The same key, to be looked up.
+#[inline(always)]
+fn key_ref(run: Run, key: &[u8]) -> Result<KeyRef<'_>> {
+    Ok(KeyRef::new(run.namespace, TypeTag::Kv, key)?)
+}
+
 pub(crate) fn decode(record: Option<Record>) -> Result<Option<VersionedValue>> {
     Ok(record.map(|record| record.versioned_value()).transpose()?)
 }
 
 fn get(mut source: impl Source, run: Run, user_key: &[u8]) -> Result<Option<VersionedValue>> {
     source.check_run(run)?;
-    decode(source.record(&key(run, user_key)?)?)
+    decode(source.record(key_ref(run, user_key)?)?)
 }
 
 fn scan(mut source: impl Source, run: Run, prefix: &[u8]) -> Result<KvScan> {
@@ -74,10 +82,11 @@ impl View {
     }
 
     /// The record of `key` in `run`: what [`View::kv_get`] decodes, as it is stored.
+    #[inline]
     pub fn kv_record(&self, run: Run, user_key: impl AsRef<[u8]>) -> Result<Option<Record>> {
         let mut source = self;
         source.check_run(run)?;
-        source.record(&key(run, user_key.as_ref())?)
+        source.record(key_ref(run, user_key.as_ref())?)
     }
 
     /// The key-values of `run` whose keys begin with `prefix`, in the order of keys.
@@ -173,7 +182,7 @@ impl Transaction {
         expected: Version,
     ) -> Result<()> {
         self.check_run(run)?;
-        let found = self.record(key)?.map_or(Version::ZERO, |record| record.version());
+        let found = self.record(key.into())?.map_or(Version::ZERO, |record| record.version());
         if found == expected {
             return Ok(());
         }
@@ -198,8 +207,9 @@ impl Database {
 
     /// The newest record of `key` in `run`: what [`Database::kv_get`] decodes, as it is
     /// stored.
+    #[inline]
     pub fn kv_record(&self, run: Run, user_key: impl AsRef<[u8]>) -> Result<Option<Record>> {
-        self.latest(run, &key(run, user_key.as_ref())?)
+        self.latest(run, key_ref(run, user_key.as_ref())?)
     }
 
     /// The value that `key` in `run` had at `version`.

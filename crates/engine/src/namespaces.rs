@@ -1,37 +1,50 @@
 //! The dictionary of namespaces: small ids for full addresses, in memory.
 //!
-//! Ids are given in order and never taken back. Looking one up takes no lock that another
-//! reader could hold: the table is chunks of once-written slots, and only adding a chunk
-//! replaces the list of chunks.
+//! Ids are given in order and never taken back. Looking one up takes no lock and writes
+//! nothing: every level of the table is written once, where there is room for it from the
+//! beginning.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use arc_swap::ArcSwap;
 use steadfast_core::limits::NAMESPACES_MAX;
 use steadfast_core::{Namespace, NamespaceId, RunId};
 use steadfast_durability::wal::writer::NamespaceLookup;
 
 use crate::error::{Error, Result};
 
-const CHUNK: usize = 1024;
+const CHUNK_IDS: usize = 1024;
+const GROUP_CHUNKS: usize = 128;
+/// Enough for the highest id.
+const GROUPS: usize = NAMESPACES_MAX as usize / (CHUNK_IDS * GROUP_CHUNKS) + 1;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     namespace: OnceLock<Namespace>,
     /// Whether the run is in the run index: its creation was committed.
     live: AtomicBool,
 }
 
-/// `None` where no id was ever given, as a damaged log may leave it.
-type Chunk = Option<Arc<[Slot]>>;
+type Chunk = Box<[Slot]>;
+type Group = Box<[OnceLock<Chunk>]>;
 
 /// The dictionary of one database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Namespaces {
-    chunks: ArcSwap<Vec<Chunk>>,
+    /// What is not there has no id that was ever given: a damaged log may leave gaps.
+    groups: Box<[OnceLock<Group>]>,
     ids: Mutex<Ids>,
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self { groups: empty(GROUPS), ids: Mutex::default() }
+    }
+}
+
+fn empty<T: Default>(len: usize) -> Box<[T]> {
+    (0..len).map(|_| T::default()).collect()
 }
 
 #[derive(Debug, Default)]
@@ -65,16 +78,12 @@ impl Namespaces {
     }
 
     fn insert(&self, ids: &mut Ids, id: NamespaceId, namespace: &Namespace) {
-        let (chunk, _) = place(id);
-        if self.chunks.load().get(chunk).is_none_or(Option::is_none) {
-            let mut chunks = self.chunks.load().as_ref().clone();
-            chunks.resize(chunks.len().max(chunk + 1), None);
-            let slot = |_| Slot { namespace: OnceLock::new(), live: AtomicBool::new(false) };
-            chunks[chunk] = Some((0..CHUNK).map(slot).collect());
-            self.chunks.store(Arc::new(chunks));
-        }
+        let (group, chunk, _) = place(id);
+        let group = self.groups[group].get_or_init(|| empty(GROUP_CHUNKS));
+        group[chunk].get_or_init(|| empty(CHUNK_IDS));
         // An id from a log that gives it two meanings keeps the first; replay refuses such a log.
-        self.slot(id, |slot| slot.namespace.set(namespace.clone()));
+        let slot = self.slot(id).expect("its chunk is there");
+        let _ = slot.namespace.set(namespace.clone());
         ids.by_namespace.insert(namespace.clone(), id);
         ids.highest = ids.highest.max(id.0);
     }
@@ -85,36 +94,40 @@ impl Namespaces {
         (1..=highest).map(NamespaceId).collect()
     }
 
-    fn slot<T>(&self, id: NamespaceId, read: impl FnOnce(&Slot) -> T) -> Option<T> {
-        let (chunk, at) = place(id);
-        let chunks = self.chunks.load();
-        chunks.get(chunk).and_then(Option::as_ref).map(|chunk| read(&chunk[at]))
+    #[inline]
+    fn slot(&self, id: NamespaceId) -> Option<&Slot> {
+        let (group, chunk, at) = place(id);
+        Some(&self.groups.get(group)?.get()?[chunk].get()?[at])
     }
 
     /// Whether `id` stands for `run` and the run is in the run index.
+    #[inline]
     pub(crate) fn is_live(&self, id: NamespaceId, run: RunId) -> bool {
-        self.slot(id, |slot| {
+        self.slot(id).is_some_and(|slot| {
             slot.live.load(Ordering::Acquire)
                 && slot.namespace.get().is_some_and(|namespace| namespace.run() == run)
         })
-        .unwrap_or(false)
     }
 
     /// Notes that the run index has the run of `id`.
     pub(crate) fn set_live(&self, id: NamespaceId) {
-        self.slot(id, |slot| slot.live.store(true, Ordering::Release));
+        if let Some(slot) = self.slot(id) {
+            slot.live.store(true, Ordering::Release);
+        }
     }
 }
 
 impl NamespaceLookup for Namespaces {
     fn namespace(&self, id: NamespaceId) -> Option<Namespace> {
-        self.slot(id, |slot| slot.namespace.get().cloned()).flatten()
+        self.slot(id)?.namespace.get().cloned()
     }
 }
 
-const fn place(id: NamespaceId) -> (usize, usize) {
+#[inline]
+const fn place(id: NamespaceId) -> (usize, usize, usize) {
     let index = id.0 as usize;
-    (index / CHUNK, index % CHUNK)
+    let chunk = index / CHUNK_IDS;
+    (chunk / GROUP_CHUNKS, chunk % GROUP_CHUNKS, index % CHUNK_IDS)
 }
 
 #[cfg(test)]
@@ -140,6 +153,10 @@ mod tests {
         namespaces.set_live(ids[7]);
         assert!(namespaces.is_live(ids[7], all[7].run()));
         assert!(!namespaces.is_live(ids[7], all[8].run()));
-        assert_eq!(namespaces.namespace(NamespaceId(9999)), None);
+        for never_given in [9999, NAMESPACES_MAX, u32::MAX] {
+            assert_eq!(namespaces.namespace(NamespaceId(never_given)), None);
+        }
+        namespaces.define(NamespaceId(NAMESPACES_MAX), &all[0]);
+        assert_eq!(namespaces.namespace(NamespaceId(NAMESPACES_MAX)).as_ref(), Some(&all[0]));
     }
 }

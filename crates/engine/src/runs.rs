@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use steadfast_core::{
-    Key, Namespace, NamespaceId, Record, RunId, Timestamp, TypeTag, Value, Version, check_name,
-    prefix_end,
+    Key, KeyRef, Namespace, NamespaceId, Record, RunId, Timestamp, TypeTag, Value, Version,
+    check_name, prefix_end,
 };
 
 use crate::commit::Receipt;
@@ -120,7 +120,7 @@ fn resolve(
     namespaces: &Namespaces,
     name: &str,
 ) -> Result<Option<RunInfo>> {
-    let Some(record) = source.record(&index_key(name)?)? else { return Ok(None) };
+    let Some(record) = source.record(KeyRef::from(&index_key(name)?))? else { return Ok(None) };
     let info = decode_info(&record)?;
     // A transaction's own run becomes live with its commit.
     if record.version() != Version::MAX {
@@ -167,7 +167,7 @@ impl Transaction {
     /// Kind `Conflict` if there is a run of that name.
     pub fn create_run(&mut self, name: &str) -> Result<Run> {
         let key = index_key(name)?;
-        if self.record(&key)?.is_some() {
+        if self.record(KeyRef::from(&key))?.is_some() {
             return Err(Error::Mismatch {
                 what: format!("run {name}"),
                 expected: "absent".into(),
@@ -185,7 +185,7 @@ impl Transaction {
         namespace: &Namespace,
         info: &RunInfo,
     ) -> Result<Run> {
-        if self.record(&index_key(name)?)?.is_some() {
+        if self.record(KeyRef::from(&index_key(name)?))?.is_some() {
             return Err(Error::Mismatch {
                 what: format!("run {name}"),
                 expected: "absent".into(),

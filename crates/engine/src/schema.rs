@@ -5,11 +5,10 @@
 //! neither replay nor a read has to look for it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{PoisonError, RwLock};
 
-use arc_swap::ArcSwap;
 use steadfast_core::signal::{Decay, SignalDefinition, Window, check_signal_name};
-use steadfast_core::{Key, NamespaceId, Record, Timestamp, TypeTag, Version, prefix_end};
+use steadfast_core::{Key, KeyRef, NamespaceId, Record, Timestamp, TypeTag, Version, prefix_end};
 
 use crate::commit::Receipt;
 use crate::database::Database;
@@ -128,18 +127,19 @@ pub struct DefinedSignal {
 
 /// Definitions that were looked up.
 #[derive(Debug, Default)]
-pub(crate) struct Definitions(ArcSwap<HashMap<String, SignalDefinition>>);
+pub(crate) struct Definitions(RwLock<HashMap<String, SignalDefinition>>);
 
 impl Definitions {
-    fn change(&self, change: impl Fn(&mut HashMap<String, SignalDefinition>)) {
-        self.0.rcu(|known| {
-            let mut known = HashMap::clone(known);
-            if known.len() >= KNOWN_MAX {
-                known.clear();
-            }
-            change(&mut known);
-            Arc::new(known)
-        });
+    fn find(&self, name: &str) -> Option<SignalDefinition> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).copied()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashMap<String, SignalDefinition>)) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        change(&mut known);
     }
 }
 
@@ -157,7 +157,7 @@ fn decode(record: &Record) -> Result<DefinedSignal> {
 
 /// What `name` means to whoever reads from `source`.
 pub(crate) fn definition(source: &mut impl Source, name: &str) -> Result<SignalDefinition> {
-    let record = source.record(&key(name)?)?;
+    let record = source.record(KeyRef::from(&key(name)?))?;
     record.map_or(Ok(SignalDefinition::default()), |record| Ok(decode(&record)?.definition))
 }
 
@@ -199,7 +199,10 @@ impl Database {
         let (_, receipt) = self.transaction(|tx| {
             for (name, wanted) in &definitions {
                 wanted.check()?;
-                let found = tx.record(&key(name)?)?.map(|record| decode(&record)).transpose()?;
+                let found = tx
+                    .record(KeyRef::from(&key(name)?))?
+                    .map(|record| decode(&record))
+                    .transpose()?;
                 let found = found.map(|found| found.definition);
                 match found {
                     Some(found) if found == *wanted => {}
@@ -232,8 +235,8 @@ impl Database {
 
     /// What the signal `name` means now.
     pub fn signal_definition(&self, name: &str) -> Result<SignalDefinition> {
-        if let Some(known) = self.definitions().0.load().get(name) {
-            return Ok(*known);
+        if let Some(known) = self.definitions().find(name) {
+            return Ok(known);
         }
         let view = self.view()?;
         let found = definition(&mut &view, name)?;
@@ -246,6 +249,6 @@ impl Database {
 
     /// Forgets what was looked up, after definitions came in from elsewhere.
     pub(crate) fn forget_definitions(&self) {
-        self.definitions().0.store(Arc::default());
+        self.definitions().change(HashMap::clear);
     }
 }

@@ -9,7 +9,9 @@ use steadfast_core::signal::{
     Delta, Observation, Signal, SignalDefinition, Window, fold, score_in, signal_key, signal_of,
     signal_prefix,
 };
-use steadfast_core::{Key, Record, RecordBuilder, Timestamp, Version, WriteSet, prefix_end};
+use steadfast_core::{
+    Key, KeyRef, Record, RecordBuilder, Timestamp, Version, WriteSet, prefix_end,
+};
 
 use crate::commit::Receipt;
 use crate::database::Database;
@@ -47,7 +49,7 @@ struct At<'a, S> {
 impl<S: Source> At<'_, S> {
     fn signal(&mut self) -> Result<Option<Signal>> {
         self.source.check_run(self.run)?;
-        let record = self.source.record(&key(self.run, self.name, self.entity)?)?;
+        let record = self.source.record(KeyRef::from(&key(self.run, self.name, self.entity)?))?;
         record.map(|record| decode(&record)).transpose()
     }
 
@@ -287,12 +289,14 @@ impl Database {
     /// Everything that is known of the signal `name` of `entity` in `run`, if it was ever
     /// observed.
     pub fn signal(&self, run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<Option<Signal>> {
-        self.latest(run, &key(run, name, entity)?)?.map(|record| decode(&record)).transpose()
+        self.latest(run, KeyRef::from(&key(run, name, entity)?))?
+            .map(|record| decode(&record))
+            .transpose()
     }
 
     /// The decayed sum of the weights of the signal now; 0 if it was never observed.
     pub fn signal_score(&self, run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<f64> {
-        match self.latest(run, &key(run, name, entity)?)? {
+        match self.latest(run, KeyRef::from(&key(run, name, entity)?))? {
             Some(record) => Ok(score_in(record.value_bytes(), None, self.now())?),
             None => Ok(0.0),
         }
@@ -311,7 +315,7 @@ impl Database {
         entity: impl AsRef<[u8]>,
         now: Timestamp,
     ) -> Result<f64> {
-        match self.latest(run, &key(run, name, entity)?)? {
+        match self.latest(run, KeyRef::from(&key(run, name, entity)?))? {
             Some(record) => Ok(score_in(record.value_bytes(), Some(now), now)?),
             None => Ok(0.0),
         }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use steadfast_core::{Key, Record, Timestamp};
+use steadfast_core::{KeyRef, Record, Timestamp};
 use steadfast_storage::Range;
 
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ pub(crate) trait Source {
     fn check_run(&self, run: Run) -> Result<()>;
 
     /// The live record of `key`.
-    fn record(&mut self, key: &Key) -> Result<Option<Record>>;
+    fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>>;
 
     /// The live records from `start` on, up to and without `end`, in key order.
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows;

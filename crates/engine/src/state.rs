@@ -1,6 +1,6 @@
 //! State cells: one value that moves by comparison with its version.
 
-use steadfast_core::{Key, TypeTag, Value, Version, VersionedValue};
+use steadfast_core::{Key, KeyRef, TypeTag, Value, Version, VersionedValue};
 
 use crate::commit::Receipt;
 use crate::database::Database;
@@ -17,7 +17,7 @@ fn key(run: Run, cell: &str) -> Result<Key> {
 
 fn read(mut source: impl Source, run: Run, cell: &str) -> Result<Option<VersionedValue>> {
     source.check_run(run)?;
-    decode(source.record(&key(run, cell)?)?)
+    decode(source.record(KeyRef::from(&key(run, cell)?))?)
 }
 
 impl View {
@@ -69,7 +69,7 @@ impl Transaction {
 impl Database {
     /// The newest value of `cell` in `run`, if it was initialised.
     pub fn state_read(&self, run: Run, cell: &str) -> Result<Option<VersionedValue>> {
-        decode(self.latest(run, &key(run, cell)?)?)
+        decode(self.latest(run, KeyRef::from(&key(run, cell)?))?)
     }
 
     /// [`Transaction::state_init`] in a transaction of its own.

@@ -6,8 +6,8 @@ use std::ops::Bound;
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
 use steadfast_core::signal::{Delta, Observation, Signal, SignalDefinition};
 use steadfast_core::{
-    CrashPoint, Key, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value, Version,
-    WriteSet, check_crash_point, sabotaged,
+    CrashPoint, Key, KeyRef, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value,
+    Version, WriteSet, check_crash_point, sabotaged,
 };
 
 use crate::commit::{Pending, Receipt, Submission};
@@ -290,7 +290,7 @@ impl Source for &mut Transaction {
         (**self).check_run(run)
     }
 
-    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
+    fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
         (**self).record(key)
     }
 
@@ -311,17 +311,18 @@ impl Source for Transaction {
         check_live(self.database.namespaces(), run)
     }
 
-    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
-        if let Some(own) = self.writes.get(key.as_bytes()) {
+    fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
+        let stored = key.to_vec();
+        if let Some(own) = self.writes.get(&*stored) {
             return Ok(own.is_live(self.now()).then(|| own.clone()));
         }
         if !sabotaged(Sabotage::WriteSkew) {
-            self.reads.key(key.as_bytes());
+            self.reads.key(&stored);
         }
-        let committed = self.view.get(key.as_bytes())?;
-        match self.signals.get(key.as_bytes()) {
+        let committed = self.view.get(key)?;
+        match self.signals.get(&*stored) {
             None => Ok(committed),
-            Some(own) => fold_own(committed.as_ref(), key.as_bytes(), own, self.now()).map(Some),
+            Some(own) => fold_own(committed.as_ref(), &stored, own, self.now()).map(Some),
         }
     }
 

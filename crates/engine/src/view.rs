@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use steadfast_core::{Key, Record, Timestamp, Version};
+use steadfast_core::{KeyRef, Record, Timestamp, Version};
 
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
@@ -40,12 +40,14 @@ impl View {
 }
 
 impl Source for &View {
+    #[inline]
     fn check_run(&self, run: Run) -> Result<()> {
         check_live(&self.namespaces, run)
     }
 
-    fn record(&mut self, key: &Key) -> Result<Option<Record>> {
-        Ok(self.inner.get(key.as_bytes())?)
+    #[inline(always)]
+    fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
+        Ok(self.inner.get(key)?)
     }
 
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
@@ -68,9 +70,12 @@ pub(crate) fn range(
     }
 }
 
+#[inline]
 pub(crate) fn check_live(namespaces: &Namespaces, run: Run) -> Result<()> {
-    if namespaces.is_live(run.namespace, run.id) {
-        return Ok(());
-    }
-    Err(Error::NotFound(format!("there is no run {} in this database", run.id)))
+    if namespaces.is_live(run.namespace, run.id) { Ok(()) } else { Err(no_such_run(run)) }
+}
+
+#[cold]
+fn no_such_run(run: Run) -> Error {
+    Error::NotFound(format!("there is no run {} in this database", run.id))
 }

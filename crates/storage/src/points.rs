@@ -10,7 +10,7 @@ use std::sync::RwLock;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use steadfast_core::{Record, Version};
+use steadfast_core::{KeyRef, Record, Version};
 
 use crate::leaf::allocated;
 use crate::lock;
@@ -21,7 +21,7 @@ const SHARDS: usize = 256;
 
 /// The hash of newest records.
 pub(crate) struct Points {
-    shards: Box<[Shard]>,
+    shards: Box<[Shard; SHARDS]>,
     hasher: RandomState,
 }
 
@@ -54,13 +54,13 @@ pub(crate) enum Probe {
 impl Points {
     /// Without entries.
     pub(crate) fn new() -> Self {
-        let shards = (0..SHARDS).map(|_| Shard::default()).collect();
+        let shards = Box::new(std::array::from_fn(|_| Shard::default()));
         Self { shards, hasher: RandomState::default() }
     }
 
-    #[inline]
-    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        self.hasher.hash_one(key)
+    #[inline(always)]
+    pub(crate) fn hash<'a>(&self, key: impl Into<KeyRef<'a>>) -> u64 {
+        self.hasher.hash_one(key.into())
     }
 
     #[inline]
@@ -69,11 +69,11 @@ impl Points {
     }
 
     /// What a reader sees whose version `at` tells, asked for under the lock.
-    #[inline]
-    pub(crate) fn probe(&self, key: &[u8], at: impl FnOnce() -> Version) -> Probe {
+    #[inline(always)]
+    pub(crate) fn probe(&self, key: KeyRef<'_>, at: impl FnOnce() -> Version) -> Probe {
         let hash = self.hash(key);
         let table = lock::read(self.shard(hash));
-        match table.find(hash, |record| record.key() == key) {
+        match table.find(hash, |record| key.is(record.key())) {
             None => Probe::Absent,
             Some(record) if record.version() <= at() => Probe::Found(record.clone()),
             Some(_) => Probe::Newer,
@@ -148,7 +148,7 @@ impl Points {
     /// once.
     pub(crate) fn reserve(&self, additional: usize) {
         let each = additional / SHARDS;
-        for shard in &self.shards {
+        for shard in &*self.shards {
             let mut table = lock::write(&shard.0);
             if table.len() < each {
                 table.reserve(each + each / 8, |other| self.hash(other.key()));
@@ -160,7 +160,7 @@ impl Points {
     /// means asking each record for its key again.
     pub(crate) fn expect(&self, total: usize) {
         let each = total / SHARDS + total / SHARDS / 8;
-        for shard in &self.shards {
+        for shard in &*self.shards {
             if lock::read(&shard.0).capacity() < each {
                 let mut table = lock::write(&shard.0);
                 let more = each.saturating_sub(table.len());
@@ -185,5 +185,5 @@ impl Points {
 /// The shard of a hash, by bits that the table inside does not use.
 #[inline]
 fn shard_of(hash: u64) -> usize {
-    usize::from(hash.to_le_bytes()[5]) % SHARDS
+    usize::from(hash.to_le_bytes()[5])
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use steadfast_core::{
-    Key, Namespace, NamespaceId, Place, Record, RecordBuilder, ReplayTarget, Retention,
+    Key, KeyRef, Namespace, NamespaceId, Place, Record, RecordBuilder, ReplayTarget, Retention,
     RetentionDomain, RetentionFloor, RetentionPolicy, RunId, SortedTable, Timestamp, Value,
     Version,
 };
@@ -100,8 +100,9 @@ impl UnifiedStore {
     }
 
     /// The newest published value of a key that is live by the system clock.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
-        Ok(self.newest(key)?.filter(|record| {
+    #[inline]
+    pub fn get<'a>(&self, key: impl Into<KeyRef<'a>>) -> Result<Option<Record>> {
+        Ok(self.newest(key.into())?.filter(|record| {
             // Asking for the time costs more than finding the record.
             !record.is_tombstone()
                 && (record.expiry().is_none() || record.is_live(Timestamp::now()))
@@ -109,11 +110,17 @@ impl UnifiedStore {
     }
 
     /// The newest published value of a key that is live at `now`.
-    pub fn get_latest(&self, key: &[u8], now: Timestamp) -> Result<Option<Record>> {
-        Ok(self.newest(key)?.filter(|record| record.is_live(now)))
+    #[inline(always)]
+    pub fn get_latest<'a>(
+        &self,
+        key: impl Into<KeyRef<'a>>,
+        now: Timestamp,
+    ) -> Result<Option<Record>> {
+        Ok(self.newest(key.into())?.filter(|record| record.is_live(now)))
     }
 
-    fn newest(&self, key: &[u8]) -> Result<Option<Record>> {
+    #[inline(always)]
+    fn newest(&self, key: KeyRef<'_>) -> Result<Option<Record>> {
         // Without a view nothing holds a version in place, so which one is visible is asked
         // under the lock that pruning takes: it has left the newest one visible by then.
         self.inner.newest_at(key, || self.inner.registry.visible())
@@ -396,8 +403,12 @@ impl ReplayTarget for UnifiedStore {
 impl Inner {
     /// The newest record of a key not above the version that `at` tells, asked for under the
     /// lock of what is read.
-    #[inline]
-    pub(crate) fn newest_at(&self, key: &[u8], at: impl Fn() -> Version) -> Result<Option<Record>> {
+    #[inline(always)]
+    pub(crate) fn newest_at(
+        &self,
+        key: KeyRef<'_>,
+        at: impl Fn() -> Version,
+    ) -> Result<Option<Record>> {
         let memory_has_all = self.beneath.is_nothing();
         let found = self.newest_in_memory(key, &at);
         if found.is_some() || memory_has_all {
@@ -406,28 +417,38 @@ impl Inner {
         self.newest_beneath(key, &at)
     }
 
-    #[inline]
-    pub(crate) fn newest_in_memory(&self, key: &[u8], at: &impl Fn() -> Version) -> Option<Record> {
+    #[inline(always)]
+    pub(crate) fn newest_in_memory(
+        &self,
+        key: KeyRef<'_>,
+        at: &impl Fn() -> Version,
+    ) -> Option<Record> {
         match self.points.probe(key, at) {
             Probe::Absent => None,
             Probe::Found(record) => Some(record),
-            Probe::Newer => self.directory.read(Seek::At(key), |found| {
-                let row = found.leaf.find(key).ok()?;
-                found.leaf.chain(row).newest_at(at()).cloned()
-            }),
+            Probe::Newer => self.older_in_memory(&key.to_vec(), at),
         }
+    }
+
+    #[cold]
+    fn older_in_memory(&self, key: &[u8], at: &impl Fn() -> Version) -> Option<Record> {
+        self.directory.read(Seek::At(key), |found| {
+            let row = found.leaf.find(key).ok()?;
+            found.leaf.chain(row).newest_at(at()).cloned()
+        })
     }
 
     /// The same for a key of which memory has just been found to have nothing that old.
     #[cold]
-    fn newest_beneath(&self, key: &[u8], at: &impl Fn() -> Version) -> Result<Option<Record>> {
+    fn newest_beneath(&self, key: KeyRef<'_>, at: &impl Fn() -> Version) -> Result<Option<Record>> {
         let sections = self.beneath.sections();
         if let Some(sections) = sections {
-            let section = sections.section_at(Place::At(key));
+            let stored = &*key.to_vec();
+            let section = sections.section_at(Place::At(stored));
             if sections.has_waiting(section) {
                 self.load_from_table(section)?;
             } else if !sections.is_loaded(section) {
-                return Ok(sections.table.get(key, at())?);
+                return Ok(sections.table.get(stored, at())?);
             }
         }
         Ok(self.newest_in_memory(key, at))

@@ -3,7 +3,7 @@
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use steadfast_core::{Record, Timestamp, Version, prefix_end};
+use steadfast_core::{KeyRef, Record, Timestamp, Version, prefix_end};
 
 use crate::merge::Select;
 use crate::range::Range;
@@ -40,6 +40,11 @@ impl View {
         Self { held: Arc::new(Held { store, version, now, whole }) }
     }
 
+    #[cold]
+    fn check_key(&self, key: KeyRef<'_>) -> Result<()> {
+        self.check(lock::read(&self.store().inner.rules).domain(&key.to_vec()))
+    }
+
     /// Refuses to read where something that should be seen may be gone.
     fn check(&self, domain: &Domain) -> Result<()> {
         if domain.is_readable(self.version(), self.now()) {
@@ -67,15 +72,18 @@ impl View {
     }
 
     /// The newest version it shows.
+    #[inline]
     pub fn version(&self) -> Version {
         self.held.version
     }
 
     /// Where its clock stands.
+    #[inline]
     pub fn now(&self) -> Timestamp {
         self.held.now
     }
 
+    #[inline]
     pub(crate) fn store(&self) -> &UnifiedStore {
         &self.held.store
     }
@@ -85,9 +93,11 @@ impl View {
     /// Errors, as of every read: [`HistoryTrimmed`](Error::HistoryTrimmed) if what it should see
     /// may be gone, which happens only to views that were opened in the past;
     /// [`Table`](Error::Table) if it needs a piece of the table beneath that cannot be read.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Record>> {
+    #[inline(always)]
+    pub fn get<'a>(&self, key: impl Into<KeyRef<'a>>) -> Result<Option<Record>> {
+        let key = key.into();
         if !self.held.whole {
-            self.check(lock::read(&self.store().inner.rules).domain(key))?;
+            self.check_key(key)?;
         }
         let newest = self.store().inner.newest_at(key, || self.version())?;
         Ok(newest.filter(|record| record.is_live(self.now())))

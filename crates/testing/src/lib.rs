@@ -15,6 +15,8 @@
 //! - `sabotage` (feature `hooks`): bugs planted in the engine, and which technique finds them;
 //! - `fuzz` (feature `hooks`): what is done with bytes that anybody may have written;
 //! - [`process_kill`]: a real process, killed at random;
+//! - `target` (Unix): any engine, behind a small trait, killed as a process;
+//! - `fuse` (feature `fuse`, Linux): a file system that loses power under such a process;
 //! - [`concurrent`]: histories of concurrent transactions, recorded and checked;
 //! - [`corruption`]: the files of a log, damaged;
 //! - [`mod@reference`], [`operation`]: what was asked for and acknowledged, one step at a time.
@@ -37,6 +39,8 @@ pub mod death;
 pub mod durations;
 pub mod faults;
 pub mod fixture;
+#[cfg(all(feature = "fuse", target_os = "linux"))]
+pub mod fuse;
 #[cfg(feature = "hooks")]
 pub mod fuzz;
 #[cfg(feature = "hooks")]
@@ -55,6 +59,8 @@ pub mod sabotage;
 pub mod scenarios;
 pub mod seed;
 pub mod sim;
+#[cfg(unix)]
+pub mod target;
 pub mod techniques;
 pub mod worker;
 pub mod workload;

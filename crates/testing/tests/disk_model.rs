@@ -291,6 +291,14 @@ fn compare(steps: &[Step], real_root: &Path) -> Result<SimDisk, TestCaseError> {
     let (ours, theirs) = (tree(&sim, sim_root), tree(&StdDisk, real_root));
     prop_assert_eq!(summary(&ours), summary(&theirs), "in the end (simulated, real)");
     simulated.sync_everything();
+    // What comes after the sync is lost, and takes nothing with it.
+    for (path, content) in &ours {
+        if content.is_some() {
+            let file = sim.open(&sim_root.join(path), Access::Write).unwrap();
+            file.write_at(1, b"not synced").unwrap();
+        }
+    }
+    sim.create(&sim_root.join("not synced"), Access::Write).unwrap();
     let cut = after_cut(&sim);
     prop_assert_eq!(summary(&tree(&cut, sim_root)), summary(&ours), "synced, then cut");
     Ok(cut)

@@ -68,8 +68,9 @@ fn a_worker_that_acknowledges_what_it_did_not_do_is_found_out() {
     ProcessCrashTester::new(truth, &db, ProcessCrashConfig { iterations: 1, ..config.clone() })
         .run()
         .unwrap();
+    // In one write: it may be killed as soon as its first line was read.
     #[allow(clippy::disallowed_methods)]
-    std::fs::write(&liar, "#!/bin/sh\necho open 0\necho run 1\necho acked 0 2\nexec sleep 60\n")
+    std::fs::write(&liar, "#!/bin/sh\nprintf 'open 0\\nrun 1\\nacked 0 2\\n'\nexec sleep 60\n")
         .unwrap();
     std::fs::set_permissions(&liar, std::fs::Permissions::from_mode(0o755)).unwrap();
     let results = ProcessCrashTester::new(&liar, &db, config).run().unwrap();

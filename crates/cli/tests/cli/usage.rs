@@ -36,9 +36,7 @@ fn wrong_usage_exits_with_2_and_touches_nothing() {
 #[test]
 fn help_is_there_and_marks_what_is_not_there_yet() {
     let done = steadfast(&["--help"]).ok();
-    for line in
-        done.stdout.lines().filter(|line| line.contains("  diff  ") || line.contains("  bench  "))
-    {
+    for line in done.stdout.lines().filter(|line| line.contains("  diff  ")) {
         assert!(line.contains("(not yet)"), "{line}");
     }
     assert!(done.stdout.contains("demo"));
@@ -48,7 +46,7 @@ fn help_is_there_and_marks_what_is_not_there_yet() {
 
 #[test]
 fn commands_that_are_not_there_yet_say_so_in_one_line() {
-    let missing = ["diff", "bench"];
+    let missing = ["diff"];
     for command in missing {
         let done = steadfast(&[command, "db", "x", "--seed", "1"]).status(1);
         assert_eq!(done.stderr.lines().count(), 1, "{command}: {}", done.stderr);
@@ -77,4 +75,24 @@ fn the_end_of_the_input_exits_with_0_whatever_the_answers_were() {
     assert_eq!(done.lines().len(), 2);
     home.run_with_input("apply", &[], "").ok();
     assert_eq!(home.dump().lines().count(), 1);
+}
+
+#[test]
+fn a_bench_prints_its_figures_and_leaves_nothing() {
+    let home = Home::new();
+    let done = home.run("bench", &["--millis", "20"]).status(0);
+    assert!(!home.db().exists());
+    for what in ["loop: write 4 KiB, sync", "strict commits, 8 threads", "point reads", "x the log"]
+    {
+        assert!(done.stdout.contains(what), "{}", done.stdout);
+    }
+    let done = home.run("bench", &["--json", "--millis", "1"]).status(0);
+    let rows = json(&done.stdout);
+    for row in rows.as_array().unwrap() {
+        assert!(row["a_second"].as_u64().unwrap() > 0, "{row}");
+    }
+    std::fs::create_dir(home.db()).unwrap();
+    let done = home.run("bench", &[]).status(1);
+    assert!(done.stderr.contains("is there already"), "{}", done.stderr);
+    assert!(home.db().exists(), "what it did not make it does not remove");
 }

@@ -87,7 +87,7 @@ fn check_indexes(store: &UnifiedStore) {
     for (key, records) in &rows {
         assert!(records.is_sorted_by(|a, b| a.version() < b.version()), "versions ascend");
         let newest = records.last().cloned();
-        match store.inner.points.probe(key, || Version::MAX) {
+        match store.inner.points.probe(key.into(), || Version::MAX) {
             Probe::Found(record) => assert_eq!(Some(record), newest),
             _ => panic!("the hash lacks {}", key.escape_ascii()),
         }

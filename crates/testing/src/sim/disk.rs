@@ -240,6 +240,19 @@ impl SimDisk {
         self.tamper(path, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
     }
 
+    /// Removes an empty directory. Durable only after its parent was synced.
+    pub fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let step = state.simple(StepKind::Remove, path)?;
+        let id = state.tree.dir_at(path)?;
+        if !state.tree.dirs[&id].cached.is_empty() {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let (dir, name) = state.tree.parent_of(path)?;
+        state.tree.change_dir(dir, step, DirChange::Unlink { name });
+        Ok(())
+    }
+
     /// Removes a file at rest, durably.
     pub fn lose(&self, path: &str) {
         let mut state = self.state();

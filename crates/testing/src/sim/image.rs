@@ -10,7 +10,7 @@ use crate::sim::tree::{
 };
 
 /// What a device writes whole, in bytes.
-const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 
 /// Above this many pending operations, those tried one by one are a sample.
 const ONE_BY_ONE_MAX: usize = 16;
@@ -19,15 +19,15 @@ const ONE_BY_ONE_MAX: usize = 16;
 const SECTORS_MAX: u64 = 24;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Target {
+pub(crate) enum Target {
     File(Id, usize),
     Dir(Id, usize),
 }
 
 #[derive(Clone)]
-struct Pending {
+pub(crate) struct Pending {
     step: u64,
-    target: Target,
+    pub(crate) target: Target,
     /// How many sectors a write touches; 0 for anything else.
     sectors: u64,
 }
@@ -35,7 +35,7 @@ struct Pending {
 /// A disk at one moment of its life.
 #[derive(Clone)]
 pub struct Moment {
-    tree: Tree,
+    pub(crate) tree: Tree,
     step: u64,
     note: u64,
     /// Many images are made of one moment.
@@ -168,7 +168,7 @@ impl Moment {
         self.pending().iter().map(describe).collect()
     }
 
-    fn pending(&self) -> &[Pending] {
+    pub(crate) fn pending(&self) -> &[Pending] {
         self.pending.get_or_init(|| self.find_pending())
     }
 

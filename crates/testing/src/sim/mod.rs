@@ -13,9 +13,11 @@ mod disk;
 mod fault;
 mod image;
 mod plan;
+mod rules;
 mod tree;
 
 pub use disk::{NameDurability, SimDisk, Step};
 pub use fault::{EIO, ENOSPC, FailedSync, Fault, Lie, StepKind};
 pub use image::{Moment, Unsynced, UnsyncedChange};
 pub use plan::{Choice, Plan, PlanError, PlanErrorKind};
+pub use rules::Rules;
