@@ -203,7 +203,7 @@ pub(crate) struct StatsArgs {
 pub(crate) struct HistoryArgs {
     /// The database directory
     pub(crate) dir: PathBuf,
-    /// The key, or with --state the cell
+    /// The key, with --state the cell, or with --signal the entity
     pub(crate) key: OsString,
     /// The run it is in
     #[arg(long, value_name = "NAME")]
@@ -211,6 +211,9 @@ pub(crate) struct HistoryArgs {
     /// KEY is a state cell
     #[arg(long)]
     pub(crate) state: bool,
+    /// KEY is an entity, of which this signal is wanted
+    #[arg(long, value_name = "NAME", conflicts_with = "state")]
+    pub(crate) signal: Option<String>,
 }
 
 #[derive(Debug, Args)]

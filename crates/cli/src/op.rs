@@ -25,6 +25,7 @@ pub(crate) enum Action {
     EventAppend { stream: String, payload: Value, options: AppendOptions },
     StateSet { cell: String, value: Value },
     StateCas { cell: String, expect: Version, value: Value },
+    Signal { name: String, entity: Vec<u8>, weight: f64, at: Option<Timestamp> },
 }
 
 /// Reads a line: `{"ops":[…]}`.
@@ -73,11 +74,7 @@ struct Fields {
 impl Fields {
     fn into_op(mut self) -> Result<Op> {
         let op = self.text("op")?;
-        if op == "signal" {
-            let message = "op: signals are not there yet";
-            return Err(Failure::unsupported(format!("ops[{}].{message}", self.index)));
-        }
-        let known = ["kv_put", "kv_delete", "event_append", "state_set", "state_cas"];
+        let known = ["kv_put", "kv_delete", "event_append", "state_set", "state_cas", "signal"];
         if !known.contains(&op.as_str()) {
             return Err(self.wrong("op", &format!("unknown operation `{op}`")));
         }
@@ -101,6 +98,12 @@ impl Fields {
             "state_set" => {
                 Action::StateSet { cell: self.text("cell")?, value: self.value("value")? }
             }
+            "signal" => Action::Signal {
+                name: self.text("name")?,
+                entity: self.name("entity")?,
+                weight: self.weight()?,
+                at: self.optional_time("at_us")?,
+            },
             _ => Action::StateCas {
                 cell: self.text("cell")?,
                 expect: self.version("expect")?,
@@ -133,6 +136,15 @@ impl Fields {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(self.wrong(field, "must be a text or null")),
+        }
+    }
+
+    fn weight(&mut self) -> Result<f64> {
+        #[allow(clippy::cast_precision_loss, reason = "above the limit of weights")]
+        match self.value("weight")? {
+            Value::Float(weight) => Ok(weight),
+            Value::Int(weight) => Ok(weight as f64),
+            _ => Err(self.wrong("weight", "must be a number")),
         }
     }
 
@@ -183,9 +195,14 @@ mod tests {
             {"op":"event_append","run":"r","stream":"s","payload":1,"expect":7,"idempotency_key":"i","kind":"k",
              "causation":"c","correlation":"d","scope":"e","time_us":3},
             {"value":1,"cell":"c","run":"r","op":"state_set"},
-            {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2}]}"#;
+            {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2},
+            {"op":"signal","run":"r","name":"n","entity":{"$bytes":"/w=="},"weight":2,"at_us":7},
+            {"op":"signal","run":"r","name":"n","entity":"e","weight":0.5}]}"#;
         let ops = parse_transaction(line).unwrap();
-        assert_eq!(ops.len(), 7);
+        assert_eq!(ops.len(), 9);
+        let (name, at) = ("n".to_owned(), Some(Timestamp::from_micros(7)));
+        let signal = Action::Signal { name, entity: vec![0xff], weight: 2.0, at };
+        assert_eq!(ops[7].action, signal);
         assert_eq!(ops[1].action, Action::KvDelete { key: vec![0xff] });
         let expectations: Vec<_> = ops
             .iter()
@@ -259,6 +276,14 @@ mod tests {
                 "ops[0].time_us: must be microseconds since 1970 or null",
             ),
             (
+                r#"{"ops":[{"op":"signal","run":"r","name":"n","entity":"e","weight":"1"}]}"#,
+                "ops[0].weight: must be a number",
+            ),
+            (
+                r#"{"ops":[{"op":"signal","run":"r","name":"n","entity":"e","weight":1,"at_us":-1}]}"#,
+                "ops[0].at_us: must be microseconds since 1970 or null",
+            ),
+            (
                 r#"{"ops":[{"op":"kv_put","run":"r","key":"k","value":99999999999999999999}]}"#,
                 "ops[0]: the integer 99999999999999999999 does not fit in 64 bits at column 52",
             ),
@@ -267,13 +292,5 @@ mod tests {
             let failure = parse_transaction(line).unwrap_err();
             assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("invalid", message));
         }
-    }
-
-    #[test]
-    fn signals_are_unsupported_which_is_not_invalid() {
-        let line = r#"{"ops":[{"op":"signal","run":"r","name":"view","entity":"e","weight":1.0}]}"#;
-        let failure = parse_transaction(line).unwrap_err();
-        assert_eq!(failure.kind, "unsupported");
-        assert_eq!(failure.message, "ops[0].op: signals are not there yet");
     }
 }

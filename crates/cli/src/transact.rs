@@ -148,5 +148,9 @@ fn act(transaction: &mut Transaction, run: Run, action: &Action) -> steadfast::R
         Action::StateCas { cell, expect, value } => {
             transaction.state_cas(run, cell, *expect, value.clone())
         }
+        Action::Signal { name, entity, weight, at } => {
+            let at = at.unwrap_or_else(|| transaction.now());
+            transaction.signal_record_at(run, name, entity, *weight, at)
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use steadfast_core::signal::fold;
 use steadfast_core::{
     Namespace, NamespaceId, Place, Record, ReplayTarget, SortedTable, Timestamp, Version,
 };
@@ -50,10 +51,17 @@ impl Collector<'_> {
 
     fn keep(&self, records: impl IntoIterator<Item = Record>) {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in records {
-            if let Some(at) = self.range_of(&record) {
-                rows[at].insert((record.key().to_vec(), Reverse(record.version())), record);
+        for mut record in records {
+            let Some(at) = self.range_of(&record) else { continue };
+            let rows = &mut rows[at];
+            let place = (record.key().to_vec(), Reverse(record.version()));
+            if record.is_delta() {
+                let below = rows.range(&place..).next().map(|(_, below)| below);
+                let base = below.filter(|below| below.key() == record.key());
+                let Some(folded) = fold(base, &record) else { continue };
+                record = folded;
             }
+            rows.insert(place, record);
         }
     }
 }

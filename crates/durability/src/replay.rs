@@ -321,7 +321,7 @@ impl Applier<'_> {
                 continue;
             }
             match write.kind {
-                WriteKind::Put => self.stats.writes_applied += 1,
+                WriteKind::Put | WriteKind::Delta => self.stats.writes_applied += 1,
                 WriteKind::Delete => self.stats.deletes_applied += 1,
             }
             let mut record = write.record(version, timestamp);

@@ -35,6 +35,7 @@ use crate::namespaces::Namespaces;
 use crate::open::Contents;
 use crate::progress::{Sink, Watch};
 use crate::runs::Run;
+use crate::schema::Definitions;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex};
@@ -73,6 +74,7 @@ struct Inner {
     /// `None` if it was opened for reading only.
     pipeline: Option<Arc<Pipeline>>,
     upkeep: Arc<Upkeep>,
+    definitions: Definitions,
     mode: DurabilityMode,
     clock: Arc<dyn steadfast_core::Clock>,
     entropy: Entropy,
@@ -167,6 +169,7 @@ impl Database {
                 namespaces,
                 pipeline,
                 upkeep,
+                definitions: Definitions::default(),
                 mode,
                 clock: builder.clock,
                 entropy: builder.entropy,
@@ -551,6 +554,10 @@ impl Database {
 
     pub(crate) fn check_run(&self, run: Run) -> Result<()> {
         check_live(&self.inner.namespaces, run)
+    }
+
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.inner.definitions
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {

@@ -28,6 +28,8 @@ mod recent;
 mod restore;
 mod runs;
 mod salvage;
+mod schema;
+mod signals;
 mod source;
 mod state;
 mod stats;
@@ -55,6 +57,8 @@ pub use losses::{Loss, Lost, RowName};
 pub use restore::Restore;
 pub use runs::{Run, RunInfo, RunStatus};
 pub use salvage::{SalvageReport, salvage, salvage_with};
+pub use schema::{DefinedSignal, SchemaBuilder};
+pub use signals::Signals;
 pub use stats::Stats;
 pub use subscription::{Notice, Subscription};
 pub use tail::Tail;
@@ -62,6 +66,7 @@ pub use transaction::Transaction;
 pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;
 
+pub use steadfast_core::signal::{Decay, Observation, Signal, SignalDefinition, Window};
 pub use steadfast_core::{
     Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock,
     Timestamp, TypeTag, Value, Version, VersionedValue, limits,

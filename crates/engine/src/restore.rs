@@ -1,5 +1,6 @@
 //! Restoring from entries: each with the version and time it had.
 
+use steadfast_core::signal::{SignalDefinition, signal_key};
 use steadfast_core::{
     Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, event_seq, limits,
 };
@@ -85,7 +86,18 @@ impl Restore {
                 write(Key::new(run.namespace, TypeTag::State, cell)?, value, None)
             }
             Entry::Event { stream, event } => self.event(run, stream, event),
+            Entry::Signal { name, entity, signal, .. } => {
+                let key = signal_key(run.namespace, name, entity)?;
+                let Some(signal) = signal else { return write(key, &None, None) };
+                signal.check()?;
+                tx.put_signal(run, &key, signal)
+            }
         }
+    }
+
+    /// Adds the definition of a signal.
+    pub fn signal_definition(&mut self, name: &str, definition: &SignalDefinition) -> Result<()> {
+        self.transaction.put_definition(name, definition)
     }
 
     fn event(&mut self, run: Run, stream: &[u8], event: &Event) -> Result<()> {
@@ -124,6 +136,8 @@ impl Restore {
     /// makes everything durable.
     pub fn commit(mut self) -> Result<()> {
         let fixed = Some((self.version, self.timestamp));
-        self.transaction.submit_as(fixed)?.wait().map(drop)
+        self.transaction.submit_as(fixed)?.wait()?;
+        self.transaction.database().forget_definitions();
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
+use steadfast_core::signal::{Delta, Observation, Signal, SignalDefinition};
 use steadfast_core::{
     CrashPoint, Key, KeyRef, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value,
     Version, WriteSet, check_crash_point, event_seq, prefix_end, sabotaged,
@@ -15,6 +16,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::recent::ReadSet;
 use crate::runs::Run;
+use crate::signals::{first_own, fold_own, push_own};
 use crate::source::{Rows, Source};
 use crate::view::{View, check_live, range};
 
@@ -31,6 +33,8 @@ pub struct Transaction {
     reads: ReadSet,
     /// Its writes, by key, as records of [`Version::MAX`].
     writes: BTreeMap<Box<[u8]>, Record>,
+    /// What it observed, by key; no key is in both.
+    signals: BTreeMap<Box<[u8]>, Delta>,
     bytes: usize,
     /// Runs that it creates.
     created: Vec<Run>,
@@ -51,6 +55,7 @@ impl Transaction {
             view,
             reads: ReadSet::default(),
             writes: BTreeMap::new(),
+            signals: BTreeMap::new(),
             bytes: 0,
             created: Vec::new(),
             level: database.mode().level(),
@@ -77,7 +82,7 @@ impl Transaction {
 
     /// How many keys it has written so far.
     pub fn write_count(&self) -> usize {
-        self.writes.len()
+        self.writes.len() + self.signals.len()
     }
 
     /// Commits: validates, writes, waits for the durability asked for, and makes the writes
@@ -113,7 +118,7 @@ impl Transaction {
     }
 
     fn queue(mut self) -> Result<Option<Pending>> {
-        if self.writes.is_empty() {
+        if self.write_count() == 0 {
             if self.level == 2 {
                 // What it read may be an earlier commit that its caller now relies on.
                 self.database.pipeline()?.wait_durable(self.view.version())?;
@@ -137,6 +142,14 @@ impl Transaction {
                 && namespaces.last() != Some(&namespace)
             {
                 // In key order, so each namespace comes once.
+                namespaces.push(namespace);
+            }
+        }
+        for (key, delta) in &self.signals {
+            writes.delta(key, &delta.encode()?)?;
+            if let Some(namespace) = Key::namespace_of(key)
+                && !namespaces.contains(&namespace)
+            {
                 namespaces.push(namespace);
             }
         }
@@ -212,6 +225,15 @@ impl Transaction {
         self.write(builder.put(&bytes, key.as_bytes().len()))
     }
 
+    /// Gives a signal the state it has elsewhere.
+    pub(crate) fn put_signal(&mut self, run: Run, key: &Key, signal: &Signal) -> Result<()> {
+        self.check_run(run)?;
+        let mut bytes = key.as_bytes().to_vec();
+        signal.encode(&mut bytes);
+        let builder = self.builder(None);
+        self.write(builder.put(&bytes, key.as_bytes().len()))
+    }
+
     /// Removes `key` of `run`.
     pub(crate) fn delete(&mut self, run: Run, key: &Key) -> Result<()> {
         self.check_run(run)?;
@@ -224,12 +246,45 @@ impl Transaction {
     }
 
     fn write(&mut self, record: Record) -> Result<()> {
-        let (bytes, writes) = (self.bytes + record.payload_bytes() + 32, self.writes.len() + 1);
+        self.make_room(record.payload_bytes() + 32)?;
+        // What it observed of the key comes before, and is gone.
+        self.signals.remove(record.key());
+        self.writes.insert(record.key().into(), record);
+        check_crash_point(CrashPoint::AfterWrite);
+        Ok(())
+    }
+
+    fn make_room(&mut self, payload: usize) -> Result<()> {
+        let (bytes, writes) = (self.bytes + payload, self.write_count() + 1);
         if bytes > TXN_BYTES_MAX || writes > TXN_WRITES_MAX {
             return Err(steadfast_core::Error::TransactionTooLarge { bytes, writes }.into());
         }
         self.bytes = bytes;
-        self.writes.insert(record.key().into(), record);
+        Ok(())
+    }
+
+    /// Notes an observation of the signal at `key`.
+    pub(crate) fn observe(
+        &mut self,
+        key: &Key,
+        definition: SignalDefinition,
+        observation: Observation,
+    ) -> Result<()> {
+        if let Some(own) = self.writes.get(key.as_bytes()) {
+            // It wrote the signal itself, so there is a value to fold into.
+            let mut delta = first_own(definition);
+            push_own(&mut delta, observation)?;
+            let base = Some(own).filter(|own| !own.is_tombstone()).map(|own| {
+                let builder = RecordBuilder { version: Version::ZERO, ..self.builder(None) };
+                builder.put(&[own.key(), own.value_bytes()].concat(), own.key().len())
+            });
+            let folded = fold_own(base.as_ref(), key.as_bytes(), &delta, self.now())?;
+            return self.write(folded);
+        }
+        let first = !self.signals.contains_key(key.as_bytes());
+        self.make_room(if first { key.as_bytes().len() + 64 } else { 16 })?;
+        let delta = self.signals.entry(key.as_bytes().into());
+        push_own(delta.or_insert_with(|| first_own(definition)), observation)?;
         check_crash_point(CrashPoint::AfterWrite);
         Ok(())
     }
@@ -277,7 +332,11 @@ impl Source for Transaction {
         if !sabotaged(Sabotage::WriteSkew) {
             self.reads.key(&stored);
         }
-        Ok(self.view.get(key)?)
+        let committed = self.view.get(key)?;
+        match self.signals.get(&*stored) {
+            None => Ok(committed),
+            Some(own) => fold_own(committed.as_ref(), &stored, own, self.now()).map(Some),
+        }
     }
 
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
@@ -343,10 +402,41 @@ impl Transaction {
         own.map(|(_, own)| own.clone())
     }
 
+    /// The same where the transaction has observed something.
+    fn rows_over_signals(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
+        let inside = |key: &[u8]| {
+            key >= start.as_slice() && end.as_ref().is_none_or(|end| key < end.as_slice())
+        };
+        let mut own: BTreeMap<&[u8], Record> = (self.writes.iter())
+            .filter(|(key, _)| inside(key))
+            .map(|(key, record)| (&**key, record.clone()))
+            .collect();
+        let mut failed = None;
+        for (key, delta) in self.signals.iter().filter(|(key, _)| inside(key)) {
+            let folded = self
+                .view
+                .get(key)
+                .map_err(Error::from)
+                .and_then(|committed| fold_own(committed.as_ref(), key, delta, self.now()));
+            match folded {
+                Ok(record) => drop(own.insert(key, record)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let own = own.into_values().collect();
+        let rows = Rows::new(range(&self.view, start, end), own, self.now());
+        match failed {
+            None => rows,
+            Some(error) => rows.failed(error),
+        }
+    }
+
     fn rows_unread(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let lower = Bound::Included(start.as_slice());
-        let own = if end.as_ref().is_some_and(|end| *end <= start) {
+        let own = if !self.signals.is_empty() {
+            return self.rows_over_signals(start, end);
+        } else if end.as_ref().is_some_and(|end| *end <= start) {
             // An empty range, which a map refuses to be asked for.
             Vec::new()
         } else {

@@ -203,14 +203,23 @@ fn value(rng: &mut fastrand::Rng, bytes_max: usize) -> Value {
 fn small(rng: &mut fastrand::Rng) -> Vec<Op> {
     let op = |rng: &mut fastrand::Rng| {
         let run = run_name(rng);
-        match rng.u32(..10) {
+        match rng.u32(..12) {
             0..5 => Op::Put(run, format!("k{}", rng.u32(..12)), value(rng, 300)),
             5..6 => Op::Delete(run, format!("k{}", rng.u32(..12))),
             6..8 => Op::Append(run, format!("s{}", rng.u32(..2)), value(rng, 100)),
-            _ => Op::Set(run, format!("c{}", rng.u32(..3)), value(rng, 30)),
+            8..10 => Op::Set(run, format!("c{}", rng.u32(..3)), value(rng, 30)),
+            _ => observed(rng, run),
         }
     };
     (0..rng.usize(1..4)).map(|_| op(rng)).collect()
+}
+
+/// An observation: of few entities, so that many meet, and out of order.
+fn observed(rng: &mut fastrand::Rng, run: String) -> Op {
+    let ago = [1 << 20, 1 << 28, 1 << 34, 1 << 38][rng.usize(..4)];
+    let at = (1 << 50) - rng.u64(..ago);
+    let name = ["view", "like"][rng.usize(..2)].to_owned();
+    Op::Signal(run, name, format!("e{}", rng.u32(..2)), rng.u32(..10), at)
 }
 
 /// A transaction that may not fit a frame.
