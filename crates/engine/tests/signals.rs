@@ -1,4 +1,5 @@
 //! Signals: what is recorded is counted once, whatever happens in between, and to the bit.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::time::Duration;
@@ -312,7 +313,9 @@ fn what_the_log_adds_to_a_snapshot_is_there_before_it_is_loaded() {
             let last = view.entries(run).filter_map(Result::ok).last();
             assert!(matches!(last, Some(Entry::Signal { entity, .. }) if entity == b"z"));
         },
-        |db, _| drop(db.checkpoint().unwrap()),
+        |db, _| {
+            db.checkpoint().unwrap();
+        },
     ];
     for read in reads {
         let db = Database::builder(dir.path())

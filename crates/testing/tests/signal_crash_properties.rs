@@ -1,6 +1,6 @@
 //! A signal counts every observation once, and its score is what the formula says, wherever the
 //! process or the machine ends.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // entities are few
 
 use std::sync::Arc;
 use std::time::Duration;

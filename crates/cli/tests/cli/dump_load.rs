@@ -88,7 +88,7 @@ fn definitions_and_what_they_keep_are_restored() {
     db.close().unwrap();
     assert_eq!(home.entries("signal_definition").len(), 2);
     let copy = home.path("copy");
-    steadfast_on("load", &copy, &[], &home.dump()).ok();
+    steadfast_on("load", &copy, &[], home.dump()).ok();
     assert_eq!(steadfast_on("dump", &copy, &[], "").ok().stdout, home.dump());
     let db = steadfast::Database::open(&copy).unwrap();
     let version = db.current_version();
