@@ -17,6 +17,8 @@ mod run_id;
 mod sabotage;
 mod table;
 mod time;
+#[cfg(feature = "serde")]
+pub mod typed;
 mod value;
 mod version;
 mod write_set;

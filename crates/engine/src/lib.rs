@@ -28,6 +28,8 @@ mod stats;
 mod sync;
 mod timeline;
 mod transaction;
+#[cfg(feature = "serde")]
+mod typed_kv;
 mod upkeep;
 mod view;
 
@@ -48,6 +50,8 @@ pub use transaction::Transaction;
 pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;
 
+#[cfg(feature = "serde")]
+pub use steadfast_core::typed;
 pub use steadfast_core::{
     Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock,
     Timestamp, TypeTag, Value, Version, VersionedValue, limits,
