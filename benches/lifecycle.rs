@@ -52,6 +52,7 @@ fn main() {
     commit_during_checkpoint(&mut c, "strict", rows);
     commit_during_checkpoint(&mut c, "buffered", rows);
     open_killed(&mut c, rows);
+    first_commit(&mut c);
     at_rest(&mut c, million);
     compact_half_dead(&mut c, million);
     c.final_summary();
@@ -207,6 +208,34 @@ fn open_clean(c: &mut Criterion, group: &str, rows: u64) {
     notes.print(OPEN_MS, "ms", None);
     notes.print(LOADED_MS, "ms", None);
     notes.print(MEMORY, "×", None);
+}
+
+/// The first commit after opening, which makes its segment itself, since opening writes nothing,
+/// beside the ones behind it.
+fn first_commit(c: &mut Criterion) {
+    const CREATED: &str = "first-commit-in-a-new-database";
+    const CLEAN: &str = "first-commit-after-a-clean-close";
+    const NEXT: &str = "limit-the-commits-behind-it";
+    let scratch = Scratch::new("lifecycle-first-commit");
+    let folder = scratch.join("db");
+    let mut table = Table::new(c, "lifecycle/first-commit");
+    for (name, anew) in [(CREATED, true), (CLEAN, false)] {
+        let opened = || drop(process::run(&["first", &path(&folder)]));
+        table.row(name, 1, opened, |(), n, notes| {
+            let committed = |_| {
+                if anew {
+                    std::fs::remove_dir_all(&folder).expect("it is ours");
+                }
+                let figures = process::run(&["first", &path(&folder)]);
+                notes.note_rate(NEXT, 1, seconds(&figures, "next"));
+                seconds(&figures, "first")
+            };
+            (0..n).map(committed).sum()
+        });
+    }
+    let aims: Aims<'_> = &[(NEXT, SHOWN)];
+    let shown = [(NEXT, &[][..]), (CREATED, aims), (CLEAN, aims)];
+    table.print("strict commits of one put", "commits/s", &shown);
 }
 
 /// Opening what a killed process left: with a checkpoint the size of the database does not
@@ -430,6 +459,7 @@ fn child(task: &[String]) {
         "checksum" => report_seconds(|| limits::checksum_files(path)),
         "read" => report_seconds(|| limits::read_a_little(path, 1 << 20)),
         "open" => open(path, number(2)),
+        "first" => report_first_commit(path),
         "reads" => read_at_once(path, number(2), millis(3), true),
         "cold" => read_at_once(path, number(2), millis(3), false),
         "commits" => commit_beside(path, number(2), &task[3], millis(4)),
@@ -444,6 +474,27 @@ fn child(task: &[String]) {
         "dead" => compact_dead(path, number(2), millis(3)),
         unknown => panic!("no such task: {unknown}"),
     }
+}
+
+fn report_first_commit(path: &Path) {
+    const NEXT: u64 = 20;
+    let config = DatabaseConfig::strict().manual_checkpoints();
+    let db = Database::open_or_create(path, config).expect("it opens");
+    // Its first commit in a new database is the one that makes the run.
+    let run = db.resolve_run("bench");
+    let start = Instant::now();
+    let run = match run {
+        Ok(run) => db.kv_put(run, data::key(0), &data::value(0)).map(|_| run),
+        Err(_) => db.create_run("bench"),
+    }
+    .expect("it commits");
+    process::report("first", start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    for id in 0..NEXT {
+        db.kv_put(run, data::key(id), &data::value(id)).expect("it commits");
+    }
+    process::report("next", start.elapsed().as_secs_f64() / NEXT as f64);
+    db.close().expect("it closes");
 }
 
 fn report_seconds<T>(work: impl FnOnce() -> T) {

@@ -28,6 +28,9 @@
 //! # Ok::<(), steadfast::Error>(())
 //! ```
 //!
+//! Events are chained by hash ([`Database::event_verify`]). Who wants to follow what is committed
+//! has [`Database::subscribe`], [`Database::cursor`] and [`Database::tail`].
+//!
 //! What survives which crash is said at [`DurabilityMode`]; what opening makes of files that
 //! a crash or a fault left is in [`RecoveryReport`]; what can go wrong in [`ErrorKind`].
 

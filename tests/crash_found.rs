@@ -8,7 +8,7 @@ use steadfast::{Database, DurabilityMode, ErrorKind, Value};
 use steadfast_testing::crash::{Cut, Effort, explore};
 use steadfast_testing::fixture::fixture;
 use steadfast_testing::model::{Op, content_now};
-use steadfast_testing::sim::{EIO, Fault, SimDisk, StepKind};
+use steadfast_testing::sim::{Choice, EIO, Fault, Plan, SimDisk, StepKind};
 use steadfast_testing::workload::{Action, Driver, Workload, builder};
 
 const EFFORT: Effort =
@@ -280,5 +280,33 @@ fn what_a_killed_creation_left_is_durable_before_anything_stands_on_it() {
                 opened.unwrap_or_else(|error| panic!("{killed:?}, {moment:?}, {plan}: {error}"));
             }
         }
+    }
+}
+
+/// Recovery was killed between the rename of its MANIFEST and the sync of the directory. A reader
+/// then believed the promise in it and synced only what lay behind; a power cut took the MANIFEST
+/// away, and with it what had been shown.
+#[test]
+fn what_a_reader_shows_after_a_killed_recovery_survives_a_power_cut() {
+    let actions = (0..4).map(|n| Action::Commit(put(&format!("k{n}"), 10))).collect();
+    let config = Workload::new(actions, DurabilityMode::Buffered).config;
+    let disk = SimDisk::new();
+    let db = builder(&disk, config.clone()).open().unwrap();
+    for n in 0..4 {
+        commit(&db, &put(&format!("k{n}"), 10));
+    }
+    let killed = disk.killed();
+    drop(db);
+    killed.record_moments();
+    drop(builder(&killed, config.clone()).open().unwrap());
+    for moment in killed.take_moments() {
+        let disk = moment.kill();
+        let reader = builder(&disk, config.clone()).open_read_only().unwrap();
+        let shown = content_now(&reader).unwrap();
+        let now = disk.moment();
+        let nothing_kept = Plan(vec![Choice::Drop; now.pending_len()]);
+        let found = builder(&now.cut(&nothing_kept), config.clone()).open();
+        let found = content_now(&found.unwrap()).unwrap();
+        assert_eq!(found, shown, "{moment:?}");
     }
 }

@@ -8,7 +8,7 @@ use steadfast_testing::workload::{MODES, Workload};
 #[test]
 fn a_kill_loses_nothing_that_was_acknowledged() {
     let hard =
-        Effort { random: 0, nested_every: 900, depth: 2, queued_versions: true, lost_pages: false };
+        Effort { random: 0, nested_every: 397, depth: 2, queued_versions: true, lost_pages: false };
     let first = std::env::var("STEADFAST_SEED").ok().and_then(|seed| seed.parse().ok());
     let mut total = Tally::default();
     for seed in first.unwrap_or(1)..first.unwrap_or(1) + 2 * effort() {

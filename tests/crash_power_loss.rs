@@ -2,7 +2,10 @@
 //! is in it, and no state that a cut can leave refuses to open; checkpoints, loading and
 //! compaction change nothing that is read (P1, P2, P3, P4, P6, P8, P9, P10).
 
-use steadfast::{DurabilityMode, SnapshotClass};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use steadfast::{DurabilityMode, Retention, SnapshotClass};
 use steadfast_testing::crash::{Cut, Effort, Tally, explore};
 use steadfast_testing::seed::effort;
 use steadfast_testing::workload::{BATCHED, Workload};
@@ -71,4 +74,41 @@ fn batched_loses_at_most_its_window() {
 #[test]
 fn buffered_keeps_a_prefix_and_always_opens() {
     survive(DurabilityMode::Buffered, 3, 40);
+}
+
+/// Some history is kept, by number, by time, and by either. Kept versions can be read, trimmed
+/// ones are said to be trimmed, and what is read is what was there.
+#[test]
+fn no_crash_takes_kept_history_or_makes_it_wrong() {
+    let three = NonZeroU32::new(3).unwrap();
+    let long = Duration::from_millis(150);
+    let rules = [
+        Retention::KeepLast(three),
+        Retention::KeepFor(long),
+        Retention::KeepLastOrFor(NonZeroU32::new(2).unwrap(), long),
+    ];
+    let effort_of_each =
+        Effort { random: 3, nested_every: 0, depth: 1, queued_versions: true, lost_pages: false };
+    let modes = [DurabilityMode::Strict, BATCHED, DurabilityMode::Buffered];
+    for (rule, mode) in rules.into_iter().zip(modes) {
+        let mut total = Tally::default();
+        for seed in first_seed()..first_seed() + effort() {
+            let workload = Workload::seeded(seed, mode, 60).keeping(rule);
+            match explore(&workload, Cut::Power, effort_of_each, seed) {
+                Ok(tally) => total.add(&tally),
+                Err(why) => {
+                    panic!("{rule}, seed {seed} (rerun with STEADFAST_SEED={seed}): {why}")
+                }
+            }
+        }
+        println!("{rule}, {mode:?}: {total}");
+        if first_seed() == 1 {
+            assert!(
+                total.versions > 1000,
+                "{rule}: only {} versions could be read",
+                total.versions
+            );
+            assert!(total.trimmed > 1000, "{rule}: only {} versions were trimmed", total.trimmed);
+        }
+    }
 }

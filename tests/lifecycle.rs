@@ -325,6 +325,69 @@ fn a_stream_that_ends_while_a_snapshot_is_written_keeps_its_first_segment() {
     }
 }
 
+/// Somebody asks for a checkpoint while another one is being written: it waits, has what was
+/// committed meanwhile, and is a snapshot of its own.
+#[test]
+fn two_checkpoints_at_once_are_one_after_the_other() {
+    let mut story = Story::new();
+    let meanwhile = Meanwhile::default();
+    // The first has chosen its version and its number then.
+    let hook = Hook { creating: true, extension: "chk", work: meanwhile.clone() };
+    let hooked = Hooked(story.disk.clone(), hook);
+    story.db.close().unwrap();
+    let opening = builder(&story.disk, story.config.clone()).disk(Arc::new(hooked));
+    story.db = opening.open_existing().unwrap();
+    story.commits("a", 20);
+    let (other, ops) = (story.db.clone(), vec![put("meanwhile", 100), delete("a3")]);
+    let (writes, handle) = (ops.clone(), Arc::new(Mutex::new(None)));
+    let begun = handle.clone();
+    *meanwhile.lock().unwrap() = Some(Box::new(move || {
+        commit(&other, &writes);
+        let second = std::thread::spawn(move || other.checkpoint());
+        // It is given the time to do harm.
+        for _ in 0..50 {
+            if second.is_finished() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        *begun.lock().unwrap() = Some((second.is_finished(), second));
+    }));
+    let first = story.db.checkpoint().unwrap();
+    let (finished, second) = handle.lock().unwrap().take().unwrap();
+    let second = second.join().unwrap().unwrap();
+    assert!(!finished, "the second went on while the first was being written");
+    assert!(first.written && second.written);
+    assert_eq!((second.snapshot, second.watermark), (first.snapshot + 1, first.watermark.next()));
+    story.note(&ops, second.watermark);
+    assert_eq!(story.db.verify().unwrap(), []);
+    story.expect_survives("with two checkpoints at once");
+}
+
+/// The files that a read-only handle knows of go away because newer ones took their place: that
+/// is no damage. What the newer ones have is.
+#[test]
+fn verify_of_a_reader_follows_the_writer() {
+    let mut story = Story::new();
+    story.commits("a", 20);
+    story.checkpoint();
+    story.commits("b", 20);
+    story.checkpoint();
+    let reader = builder(&story.disk, story.config.clone()).open_read_only().unwrap();
+    assert_eq!(reader.verify().unwrap(), []);
+    for turn in 0..3 {
+        story.commits(&format!("turn{turn}"), 20);
+        story.checkpoint();
+        story.compact();
+    }
+    assert_eq!(reader.verify().unwrap(), [], "what it was opened with is not there any more");
+    let newest = snapshots(&story.disk).pop().unwrap();
+    spoil_block(&story.disk, &newest);
+    let damaged = reader.verify().unwrap();
+    assert_eq!(damaged.len(), 1, "{damaged:?}");
+    assert!(newest.ends_with(&damaged[0].file), "{damaged:?}");
+}
+
 /// What a reader is about to open goes away: it looks again, and finds no damage.
 #[test]
 fn a_reader_looks_again_when_compaction_takes_files_away() {

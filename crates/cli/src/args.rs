@@ -63,9 +63,10 @@ pub(crate) enum Command {
     /// Measure commits, reads and opening on the disk that a new directory is made on
     Bench(BenchArgs),
     /// Crash databases in every way for a while, and prove what survives: exit 1 if anything fails
+    #[command(after_help = techniques())]
     CrashTest(CrashTestArgs),
     /// The process that `crash-test` kills
-    #[command(hide = true)]
+    #[command(hide = true, name = "killed-process")]
     CrashTestWorker(WorkerArgs),
 }
 
@@ -202,7 +203,7 @@ pub(crate) struct StatsArgs {
 pub(crate) struct HistoryArgs {
     /// The database directory
     pub(crate) dir: PathBuf,
-    /// The key, or with --state the cell
+    /// The key, with --state the cell, or with --signal the entity
     pub(crate) key: OsString,
     /// The run it is in
     #[arg(long, value_name = "NAME")]
@@ -210,6 +211,9 @@ pub(crate) struct HistoryArgs {
     /// KEY is a state cell
     #[arg(long)]
     pub(crate) state: bool,
+    /// KEY is an entity, of which this signal is wanted
+    #[arg(long, value_name = "NAME", conflicts_with = "state")]
+    pub(crate) signal: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -313,6 +317,14 @@ pub(crate) struct WorkerArgs {
 pub(crate) struct NotYetArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub(crate) rest: Vec<OsString>,
+}
+
+fn techniques() -> String {
+    let names = steadfast_testing::campaign::names().join(", ");
+    format!(
+        "Techniques: {names}.\nA token is TECHNIQUE.MODE.SEED, such as power-cuts.strict.7. (A \
+         token of a crash_matrix of your own goes into STEADFAST_REPLAY of its test.)"
+    )
 }
 
 fn parse_technique(text: &str) -> Result<String, String> {

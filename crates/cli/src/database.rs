@@ -3,11 +3,13 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use steadfast::{
-    Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, ErrorKind, RecoveryReport,
+    Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, ErrorKind, Progress, RecoveryReport,
+    Stage,
 };
 
 use crate::args::{Durability, WriteArgs};
@@ -123,17 +125,40 @@ pub(crate) fn report_left_out(report: &RecoveryReport) {
     }
 }
 
-/// A builder that shows how far the log is read, if it takes long enough to be seen.
-fn with_progress(dir: &Path) -> DatabaseBuilder {
+/// A builder that shows how far work that takes long has come, if people are looking: opening,
+/// and what is done with the database later.
+pub(crate) fn with_progress(dir: &Path) -> DatabaseBuilder {
     let builder = Database::builder(dir);
-    let Some(bar) = progress_bar(0, "reading the log") else { return builder };
+    if !std::io::stderr().is_terminal() {
+        return builder;
+    }
+    let mut shown: Option<(Stage, ProgressBar)> = None;
     builder.on_progress(move |progress| {
-        bar.set_length(progress.bytes_total);
-        bar.set_position(progress.bytes);
-        if progress.bytes >= progress.bytes_total {
+        let Progress { stage, bytes, bytes_total, .. } = progress;
+        let over = |(of, _): &mut (Stage, _)| *of != stage || bytes >= bytes_total;
+        if let Some((_, bar)) = shown.take_if(over) {
             bar.finish_and_clear();
         }
+        if shown.is_none() && bytes < bytes_total {
+            shown = progress_bar(bytes_total, in_words(stage)).map(|bar| (stage, bar));
+        }
+        if let Some((_, bar)) = &shown {
+            bar.set_length(bytes_total);
+            bar.set_position(bytes);
+        }
+        ControlFlow::Continue(())
     })
+}
+
+const fn in_words(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Replay => "reading the log",
+        Stage::Load => "loading",
+        Stage::Trim => "trimming",
+        Stage::Write => "writing",
+        Stage::ReadBack => "reading back",
+        _ => "working",
+    }
 }
 
 /// A bar over `bytes` on standard error; none unless people are looking.

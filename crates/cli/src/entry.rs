@@ -2,22 +2,37 @@
 
 use std::collections::BTreeMap;
 
-use steadfast::{Entry, Event, Namespace, RunId, RunStatus, Timestamp, Value, Version};
+use steadfast::{
+    Entry, Event, EventHash, Namespace, RunId, RunStatus, SignalDefinition, Timestamp, Value,
+    Version,
+};
 
 use crate::failure::{Failure, Result};
 use crate::json::{Object, Parser, Tags, name_from_value, read_fields};
+use crate::signal::{definition_of, signal_fields, signal_of};
 
 /// One line of a dump.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum DumpLine {
     /// A run; comes before its entries.
     Run(RunLine),
+    /// What a signal means; comes before all runs.
+    Definition(SignalDefinitionLine),
     /// An entry of the run named.
     Entry { run: String, entry: Entry },
     /// The last line: the newest committed version and how many lines came before.
     End { version: Version, entries: u64 },
     /// A type of a later format, which readers pass over.
     Unknown,
+}
+
+/// What a dump says of the definition of a signal.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SignalDefinitionLine {
+    pub(crate) name: String,
+    pub(crate) definition: SignalDefinition,
+    pub(crate) version: Version,
+    pub(crate) timestamp: Timestamp,
 }
 
 /// What a dump says of a run.
@@ -66,6 +81,14 @@ pub(crate) fn entry_to_json(run: &str, entry: &Entry) -> Result<String> {
         Entry::State { cell, value, .. } => {
             (value_or_deleted(head("state").bytes_name("cell", cell), value.as_ref()), None)
         }
+        Entry::Signal { name, entity, signal, .. } => {
+            let line = head("signal").text("name", name).bytes_name("entity", entity);
+            let line = match signal {
+                Some(signal) => signal_fields(line, signal),
+                None => value_or_deleted(line, None),
+            };
+            (line, None)
+        }
         _ => return Err(Failure::unsupported("an entry of a kind that a dump cannot hold yet")),
     };
     line = line.number("version", entry.version().0).number("at_us", entry.timestamp().as_micros());
@@ -90,13 +113,14 @@ fn event_fields(line: Object, event: &Event) -> Object {
         ("idempotency_key", &event.idempotency_key),
         ("causation", &event.causation),
         ("correlation", &event.correlation),
+        ("scope", &event.scope),
     ];
     for (name, text) in texts {
         if let Some(text) = text {
             line = line.text(name, text);
         }
     }
-    line
+    line.text("hash", &event.hash.to_string())
 }
 
 fn value_or_deleted(line: Object, value: Option<&Value>) -> Object {
@@ -117,6 +141,8 @@ impl DumpLine {
             "kv" => fields.into_entry(Fields::kv),
             "event" => fields.into_entry(Fields::event),
             "state" => fields.into_entry(Fields::state),
+            "signal" => fields.into_entry(Fields::signal),
+            "signal_definition" => fields.into_definition(),
             "end" => {
                 let version = fields.version()?;
                 Ok(Self::End { version, entries: fields.number("entries")? })
@@ -172,6 +198,22 @@ impl Fields {
         })
     }
 
+    fn into_definition(mut self) -> Result<DumpLine> {
+        let definition = definition_of(self.0.remove("definition"))?;
+        let (name, version, timestamp) = (self.text("name")?, self.version()?, self.time()?);
+        Ok(DumpLine::Definition(SignalDefinitionLine { name, definition, version, timestamp }))
+    }
+
+    fn signal(&mut self) -> Result<Entry> {
+        let signal = match self.0.remove("deleted") == Some(Value::Bool(true)) {
+            true => None,
+            false => Some(signal_of(&mut self.0)?),
+        };
+        let (name, entity) = (self.text("name")?, self.name("entity")?);
+        let (version, timestamp) = (self.version()?, self.time()?);
+        Ok(Entry::Signal { name, entity, signal, version, timestamp })
+    }
+
     fn event(&mut self) -> Result<Entry> {
         let event = Event {
             seq: self.number("seq")?,
@@ -183,6 +225,9 @@ impl Fields {
             causation: self.optional_text("causation")?,
             correlation: self.optional_text("correlation")?,
             time: self.optional_time("time_us")?,
+            scope: self.optional_text("scope")?,
+            // Without one, loading computes it.
+            hash: self.optional_text("hash")?.map_or(Ok(EventHash::NONE), |hash| hash.parse())?,
         };
         Ok(Entry::Event { stream: self.name("stream")?, event })
     }
@@ -244,6 +289,7 @@ mod tests {
     fn to_json(line: &DumpLine) -> String {
         match line {
             DumpLine::Run(run) => run.to_json(),
+            DumpLine::Definition(line) => crate::signal::definition_line(line),
             DumpLine::Entry { run, entry } => entry_to_json(run, entry).unwrap(),
             DumpLine::End { version, entries } => end_to_json(*version, *entries),
             DumpLine::Unknown => panic!("not written"),
@@ -258,9 +304,13 @@ mod tests {
             r#"{"type":"kv","run":"r","key":"k","value":{"$int":"9007199254740993"},"version":1,"at_us":5}"#,
             r#"{"type":"kv","run":"r","key":{"$bytes":"/w=="},"deleted":true,"version":1,"at_us":5}"#,
             r#"{"type":"kv","run":"r","key":"k","value":null,"version":1,"at_us":5,"expires_at_us":9}"#,
-            r#"{"type":"event","run":"r","stream":"s","seq":0,"payload":1.0,"version":1,"at_us":5}"#,
-            r#"{"type":"event","run":"r","stream":"s","seq":1,"payload":1,"time_us":3,"kind":"k","idempotency_key":"i","causation":"c","correlation":"d","version":1,"at_us":5}"#,
+            r#"{"type":"event","run":"r","stream":"s","seq":0,"payload":1.0,"hash":"00000000000000000000000000000000000000000000000000000000000000ab","version":1,"at_us":5}"#,
+            r#"{"type":"event","run":"r","stream":"s","seq":1,"payload":1,"time_us":3,"kind":"k","idempotency_key":"i","causation":"c","correlation":"d","scope":"e","hash":"00000000000000000000000000000000000000000000000000000000000000ab","version":1,"at_us":5}"#,
             r#"{"type":"state","run":"r","cell":"c","value":[],"version":1,"at_us":5}"#,
+            r#"{"type":"signal_definition","name":"n","definition":{"decay":"linear","hours":24,"lifetime_us":640,"minutes":60,"velocity_hours":1,"version":2},"version":1,"at_us":5}"#,
+            r#"{"type":"signal","run":"r","name":"n","entity":{"$bytes":"/w=="},"score":0.0,"newest_us":7,"count":3,"minutes":[1,0,2],"slices":[[9,0.1]],"ahead":[[8,1.5]],"definition":{"decay":"linear","hours":0,"lifetime_us":640,"minutes":60,"velocity_minutes":5,"version":2},"version":1,"at_us":5}"#,
+            r#"{"type":"signal","run":"r","name":"n","entity":"e","score":0.30000000000000004,"newest_us":7,"count":3,"hours":[3],"definition":{"decay":"exponential","half_life_us":640,"hours":24,"minutes":0,"velocity_hours":1,"version":0},"version":1,"at_us":5}"#,
+            r#"{"type":"signal","run":"r","name":"n","entity":"e","deleted":true,"version":1,"at_us":5}"#,
             r#"{"type":"end","version":7,"entries":7}"#,
         ];
         for line in lines {

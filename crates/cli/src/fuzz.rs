@@ -12,6 +12,7 @@ use crate::json::{Tags, push_value, value_from_json};
 use crate::lines::Lines;
 use crate::op::parse_transaction;
 use crate::retention::RetentionSpec;
+use crate::signal::definition_line;
 use crate::transact::{Runs, Submitted, submit};
 
 /// Values of a text are at most so many times as large in memory as the text.
@@ -61,6 +62,10 @@ fn one(text: &str) {
             let json = run.to_json();
             let Ok(DumpLine::Run(again)) = DumpLine::parse(&json) else { panic!("{json}") };
             assert_eq!(again.to_json(), json);
+        }
+        Ok(DumpLine::Definition(line)) => {
+            let json = definition_line(&line);
+            assert_eq!(DumpLine::parse(&json), Ok(DumpLine::Definition(line)), "{json}");
         }
         Ok(DumpLine::Entry { run, entry }) => {
             // A dump may say what no database could: that is refused when it is written again.

@@ -251,6 +251,7 @@ fn describe_body(body: &[u8], lines: &mut Vec<String>) -> String {
                 lines.push(match write.kind {
                     WriteKind::Put => format!("  put {key}, {} bytes", write.value_bytes().len()),
                     WriteKind::Delete => format!("  delete {key}"),
+                    WriteKind::Delta => format!("  fold into {key}"),
                 });
             }
             Err(error) => lines.push(format!("  {error}")),

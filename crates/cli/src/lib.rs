@@ -20,6 +20,7 @@ mod lines;
 mod op;
 mod output;
 mod retention;
+mod signal;
 mod transact;
 
 use std::process::ExitCode;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use steadfast::{Value, Version};
+use steadfast::{AppendOptions, Expect, Timestamp, Value, Version};
 
 use crate::failure::{Failure, Result};
 use crate::json::{Parser, Tags, name_from_value, read_fields};
@@ -22,18 +22,10 @@ pub(crate) struct Op {
 pub(crate) enum Action {
     KvPut { key: Vec<u8>, value: Value },
     KvDelete { key: Vec<u8> },
-    EventAppend { stream: String, payload: Value, expect: Expect, idempotency_key: Option<String> },
+    EventAppend { stream: String, payload: Value, options: AppendOptions },
     StateSet { cell: String, value: Value },
     StateCas { cell: String, expect: Version, value: Value },
-}
-
-/// What an append expects of its stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Expect {
-    Any,
-    NoStream,
-    /// The sequence number of the last event.
-    Last(u64),
+    Signal { name: String, entity: Vec<u8>, weight: f64, at: Option<Timestamp> },
 }
 
 /// Reads a line: `{"ops":[…]}`.
@@ -82,11 +74,7 @@ struct Fields {
 impl Fields {
     fn into_op(mut self) -> Result<Op> {
         let op = self.text("op")?;
-        if op == "signal" {
-            let message = "op: signals are not there yet";
-            return Err(Failure::unsupported(format!("ops[{}].{message}", self.index)));
-        }
-        let known = ["kv_put", "kv_delete", "event_append", "state_set", "state_cas"];
+        let known = ["kv_put", "kv_delete", "event_append", "state_set", "state_cas", "signal"];
         if !known.contains(&op.as_str()) {
             return Err(self.wrong("op", &format!("unknown operation `{op}`")));
         }
@@ -97,12 +85,25 @@ impl Fields {
             "event_append" => Action::EventAppend {
                 stream: self.text("stream")?,
                 payload: self.value("payload")?,
-                expect: self.expect_of_stream()?,
-                idempotency_key: self.optional_text("idempotency_key")?,
+                options: AppendOptions {
+                    expect: self.expect_of_stream()?,
+                    idempotency_key: self.optional_text("idempotency_key")?,
+                    kind: self.optional_text("kind")?,
+                    causation: self.optional_text("causation")?,
+                    correlation: self.optional_text("correlation")?,
+                    time: self.optional_time("time_us")?,
+                    scope: self.optional_text("scope")?,
+                },
             },
             "state_set" => {
                 Action::StateSet { cell: self.text("cell")?, value: self.value("value")? }
             }
+            "signal" => Action::Signal {
+                name: self.text("name")?,
+                entity: self.name("entity")?,
+                weight: self.weight()?,
+                at: self.optional_time("at_us")?,
+            },
             _ => Action::StateCas {
                 cell: self.text("cell")?,
                 expect: self.version("expect")?,
@@ -138,6 +139,23 @@ impl Fields {
         }
     }
 
+    fn weight(&mut self) -> Result<f64> {
+        #[allow(clippy::cast_precision_loss, reason = "above the limit of weights")]
+        match self.value("weight")? {
+            Value::Float(weight) => Ok(weight),
+            Value::Int(weight) => Ok(weight as f64),
+            _ => Err(self.wrong("weight", "must be a number")),
+        }
+    }
+
+    fn optional_time(&mut self, field: &str) -> Result<Option<Timestamp>> {
+        match self.fields.remove(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Int(n)) if n >= 0 => Ok(Some(Timestamp::from_micros(n.unsigned_abs()))),
+            Some(_) => Err(self.wrong(field, "must be microseconds since 1970 or null")),
+        }
+    }
+
     fn name(&mut self, field: &str) -> Result<Vec<u8>> {
         name_from_value(self.value(field)?)
             .ok_or_else(|| self.wrong(field, "must be a text or {\"$bytes\":…}"))
@@ -154,7 +172,7 @@ impl Fields {
         match self.fields.remove("expect") {
             None | Some(Value::Null) => Ok(Expect::Any),
             Some(Value::String(text)) if text == "no_stream" => Ok(Expect::NoStream),
-            Some(Value::Int(n)) if n >= 0 => Ok(Expect::Last(n.unsigned_abs())),
+            Some(Value::Int(n)) if n >= 0 => Ok(Expect::Exact(n.unsigned_abs())),
             Some(_) => {
                 let what = "must be null, \"no_stream\" or the sequence number of the last event";
                 Err(self.wrong("expect", what))
@@ -174,20 +192,32 @@ mod tests {
             {"op":"kv_delete","run":"r","key":{"$bytes":"/w=="}},
             {"op":"event_append","run":"r","stream":"s","payload":null,"expect":null},
             {"op":"event_append","run":"r","stream":"s","payload":1,"expect":"no_stream"},
-            {"op":"event_append","run":"r","stream":"s","payload":1,"expect":7,"idempotency_key":"i"},
+            {"op":"event_append","run":"r","stream":"s","payload":1,"expect":7,"idempotency_key":"i","kind":"k",
+             "causation":"c","correlation":"d","scope":"e","time_us":3},
             {"value":1,"cell":"c","run":"r","op":"state_set"},
-            {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2}]}"#;
+            {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2},
+            {"op":"signal","run":"r","name":"n","entity":{"$bytes":"/w=="},"weight":2,"at_us":7},
+            {"op":"signal","run":"r","name":"n","entity":"e","weight":0.5}]}"#;
         let ops = parse_transaction(line).unwrap();
-        assert_eq!(ops.len(), 7);
+        assert_eq!(ops.len(), 9);
+        let (name, at) = ("n".to_owned(), Some(Timestamp::from_micros(7)));
+        let signal = Action::Signal { name, entity: vec![0xff], weight: 2.0, at };
+        assert_eq!(ops[7].action, signal);
         assert_eq!(ops[1].action, Action::KvDelete { key: vec![0xff] });
         let expectations: Vec<_> = ops
             .iter()
             .filter_map(|op| match &op.action {
-                Action::EventAppend { expect, .. } => Some(*expect),
+                Action::EventAppend { options, .. } => Some(options.expect),
                 _ => None,
             })
             .collect();
-        assert_eq!(expectations, [Expect::Any, Expect::NoStream, Expect::Last(7)]);
+        assert_eq!(expectations, [Expect::Any, Expect::NoStream, Expect::Exact(7)]);
+        let Action::EventAppend { options, .. } = &ops[4].action else { panic!("an append") };
+        let texts = [&options.idempotency_key, &options.kind, &options.causation];
+        assert_eq!(texts.map(|text| text.as_deref()), [Some("i"), Some("k"), Some("c")]);
+        assert_eq!(options.correlation.as_deref(), Some("d"));
+        assert_eq!(options.scope.as_deref(), Some("e"));
+        assert_eq!(options.time, Some(Timestamp::from_micros(3)));
         let set = Action::StateSet { cell: "c".into(), value: Value::Int(1) };
         assert_eq!(ops[5], Op { run: "r".into(), action: set });
         assert_eq!(parse_transaction(r#"{"ops":[]}"#), Ok(vec![]));
@@ -242,6 +272,18 @@ mod tests {
                 "ops[0].idempotency_key: must be a text or null",
             ),
             (
+                r#"{"ops":[{"op":"event_append","run":"r","stream":"s","payload":1,"time_us":"x"}]}"#,
+                "ops[0].time_us: must be microseconds since 1970 or null",
+            ),
+            (
+                r#"{"ops":[{"op":"signal","run":"r","name":"n","entity":"e","weight":"1"}]}"#,
+                "ops[0].weight: must be a number",
+            ),
+            (
+                r#"{"ops":[{"op":"signal","run":"r","name":"n","entity":"e","weight":1,"at_us":-1}]}"#,
+                "ops[0].at_us: must be microseconds since 1970 or null",
+            ),
+            (
                 r#"{"ops":[{"op":"kv_put","run":"r","key":"k","value":99999999999999999999}]}"#,
                 "ops[0]: the integer 99999999999999999999 does not fit in 64 bits at column 52",
             ),
@@ -250,13 +292,5 @@ mod tests {
             let failure = parse_transaction(line).unwrap_err();
             assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("invalid", message));
         }
-    }
-
-    #[test]
-    fn signals_are_unsupported_which_is_not_invalid() {
-        let line = r#"{"ops":[{"op":"signal","run":"r","name":"view","entity":"e","weight":1.0}]}"#;
-        let failure = parse_transaction(line).unwrap_err();
-        assert_eq!(failure.kind, "unsupported");
-        assert_eq!(failure.message, "ops[0].op: signals are not there yet");
     }
 }

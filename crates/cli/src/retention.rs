@@ -46,6 +46,7 @@ impl RetentionSpec {
                 "kv" => parsed.policy = policy.with_primitive(TypeTag::Kv, kept),
                 "state" => parsed.policy = policy.with_primitive(TypeTag::State, kept),
                 "event" => parsed.policy = policy.with_primitive(TypeTag::Event, kept),
+                "signal" => parsed.policy = policy.with_primitive(TypeTag::Signal, kept),
                 _ => match subject.strip_prefix("run:") {
                     Some(name) if !name.is_empty() => parsed.runs.push((name.to_owned(), kept)),
                     _ => return Err(bad(format!("`{subject}` is nothing that has a rule"))),

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use steadfast::{AppendOptions, Database, Error, Pending, Run, Transaction, Version};
+use steadfast::{Database, Error, Pending, Run, Transaction, Version};
 
 use crate::failure::{Failure, Result};
-use crate::op::{Action, Expect, Op};
+use crate::op::{Action, Op};
 
 /// What became of a transaction.
 pub(crate) enum Submitted {
@@ -100,8 +100,8 @@ fn known_version(
     let mut keys = HashSet::new();
     let (mut known, mut unknown) = (Vec::new(), None);
     for (index, op) in ops.iter().enumerate() {
-        let Action::EventAppend { idempotency_key, .. } = &op.action else { continue };
-        let Some(key) = idempotency_key else {
+        let Action::EventAppend { options, .. } = &op.action else { continue };
+        let Some(key) = &options.idempotency_key else {
             unknown = Some(index);
             continue;
         };
@@ -141,21 +141,16 @@ fn act(transaction: &mut Transaction, run: Run, action: &Action) -> steadfast::R
     match action {
         Action::KvPut { key, value } => transaction.kv_put(run, key, value.clone()),
         Action::KvDelete { key } => transaction.kv_delete(run, key),
-        Action::EventAppend { stream, payload, expect, idempotency_key } => {
-            let options = AppendOptions {
-                expect: match expect {
-                    Expect::Any => steadfast::Expect::Any,
-                    Expect::NoStream => steadfast::Expect::NoStream,
-                    Expect::Last(seq) => steadfast::Expect::Exact(*seq),
-                },
-                idempotency_key: idempotency_key.clone(),
-                ..AppendOptions::default()
-            };
-            transaction.event_append_with(run, stream, payload.clone(), &options).map(drop)
+        Action::EventAppend { stream, payload, options } => {
+            transaction.event_append_with(run, stream, payload.clone(), options).map(drop)
         }
         Action::StateSet { cell, value } => transaction.state_set(run, cell, value.clone()),
         Action::StateCas { cell, expect, value } => {
             transaction.state_cas(run, cell, *expect, value.clone())
+        }
+        Action::Signal { name, entity, weight, at } => {
+            let at = at.unwrap_or_else(|| transaction.now());
+            transaction.signal_record_at(run, name, entity, *weight, at)
         }
     }
 }

@@ -79,12 +79,12 @@ crash_points! {
     /// The MANIFEST durably names the new snapshot, and nobody has been told.
     CheckpointPostFlush,
 
-    // ---- Signals: reached once the engine has them ----
+    // ---- Signals (engine, and what folds them), and what will be derived from them ----
     /// A signal is about to be written into the log.
     WalPreAggregate,
     /// A signal is in the log and not in its aggregates.
     WalPostAggregate,
-    /// A decayed score is updated in part: between the scores of two rates.
+    /// A signal is updated in part: some of what an observation changes is changed, some not.
     SignalAggregationUpdate,
     /// A cohort's ledger is about to be updated.
     CohortLedgerUpdate,
@@ -95,15 +95,9 @@ crash_points! {
 }
 
 impl CrashPoint {
-    /// Points that no code reaches yet: those of signals and what is derived from them.
-    pub const NOT_YET_REACHED: &'static [Self] = &[
-        Self::WalPreAggregate,
-        Self::WalPostAggregate,
-        Self::SignalAggregationUpdate,
-        Self::CohortLedgerUpdate,
-        Self::CollectionIndexUpdate,
-        Self::CoEngagementUpdate,
-    ];
+    /// Points that no code reaches yet: those of what is derived from signals.
+    pub const NOT_YET_REACHED: &'static [Self] =
+        &[Self::CohortLedgerUpdate, Self::CollectionIndexUpdate, Self::CoEngagementUpdate];
 
     /// The point of this name.
     pub fn from_name(name: &str) -> Option<Self> {

@@ -56,6 +56,12 @@ pub enum Error {
         /// Number of writes.
         writes: usize,
     },
+    /// A signal that cannot be: a weight, a time, a window or a definition outside of the limits.
+    #[error("{reason}")]
+    Signal {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Bytes that are not an encoding of what they should be.
     #[error("{what}: {reason} at byte {at}")]
     Malformed {

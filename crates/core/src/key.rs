@@ -212,10 +212,15 @@ fn check_user_key(user_key: &[u8]) -> Result<()> {
 /// What every key of `stream` in `namespace` begins with, and no key of another stream: the
 /// name with each 0 byte doubled as `00 FF`, then `00 01`.
 pub fn stream_prefix(namespace: NamespaceId, stream: &[u8]) -> Result<Vec<u8>> {
-    check_user_key(stream)?;
-    let mut out = Key::first_of(namespace, TypeTag::Event).0.into_vec();
-    out.reserve(stream.len() + 10);
-    for byte in stream {
+    escaped_prefix(namespace, TypeTag::Event, stream)
+}
+
+/// The same for names of other primitives.
+pub(crate) fn escaped_prefix(namespace: NamespaceId, tag: TypeTag, name: &[u8]) -> Result<Vec<u8>> {
+    check_user_key(name)?;
+    let mut out = Key::first_of(namespace, tag).0.into_vec();
+    out.reserve(name.len() + 10);
+    for byte in name {
         out.push(*byte);
         if *byte == 0 {
             out.push(0xff);
@@ -235,7 +240,11 @@ pub fn event_key(namespace: NamespaceId, stream: &[u8], seq: u64) -> Result<Key>
 /// The stream's name in the stored key of an event; `None` if it is not one.
 pub fn stream_name(stored: &[u8]) -> Option<Vec<u8>> {
     let own = Key::user_part(stored);
-    let escaped = own.get(..own.len().checked_sub(8)?)?.strip_suffix(&[0, 1])?;
+    unescape(own.get(..own.len().checked_sub(8)?)?.strip_suffix(&[0, 1])?)
+}
+
+/// The name that was escaped; `None` if none was.
+pub(crate) fn unescape(escaped: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(escaped.len());
     let mut bytes = escaped.iter();
     while let Some(byte) = bytes.next() {

@@ -15,6 +15,7 @@ mod replay;
 mod retention;
 mod run_id;
 mod sabotage;
+pub mod signal;
 mod table;
 mod time;
 #[cfg(feature = "serde")]

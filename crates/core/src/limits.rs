@@ -87,3 +87,23 @@ pub const SNAPSHOT_PLAIN_BYTES_MAX: usize = VALUE_BYTES_MAX + 2 * STORED_KEY_BYT
 /// Write-set entries of recent commits kept to validate running transactions. A transaction
 /// whose view is older than the oldest kept commit gets a conflict and starts again.
 pub const RECENT_WRITES_MAX: usize = 1 << 16;
+
+/// Largest weight of a signal. Sums of as many as there can be stay finite.
+pub const SIGNAL_WEIGHT_MAX: f64 = 1e15;
+
+/// Latest time of a signal, in µs since 1970: the end of the year 9999.
+pub const SIGNAL_TIME_US_MAX: u64 = 253_402_300_800_000_000;
+
+/// Longest half-life or lifetime of a signal, in µs: 1000 years.
+pub const SIGNAL_DECAY_US_MAX: u64 = 1000 * 365 * 24 * 3600 * 1_000_000;
+
+/// Most minutes, and most hours, for which a signal keeps counts: each takes four bytes of
+/// every entity, and is copied with every change.
+pub const SIGNAL_BUCKETS_MAX: u32 = 1000;
+
+/// Observations of one signal and entity that are kept apart because they were ahead of the
+/// clock when they were committed. Of more, the first is counted as of the time of the commit.
+pub const SIGNAL_AHEAD_MAX: usize = 64;
+
+/// Observations of one signal and entity in one transaction.
+pub const SIGNAL_OBSERVATIONS_MAX: usize = 100_000;

@@ -19,7 +19,14 @@ struct Header {
     /// [`Timestamp::MAX`] if it never expires.
     expiry: Timestamp,
     key_len: u16,
-    tombstone: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Value,
+    Tombstone,
+    Delta,
 }
 
 /// What a record says besides its key and value.
@@ -40,22 +47,32 @@ impl RecordBuilder {
     ///
     /// If `key_len` is above the limit of stored keys or above the length of the slice.
     pub fn put(&self, key_and_value: &[u8], key_len: usize) -> Record {
-        self.build(key_and_value, key_len, false)
+        self.build(key_and_value, key_len, Kind::Value)
     }
 
     /// A tombstone: from this version on the key is not there.
     pub fn tombstone(&self, key: &[u8]) -> Record {
-        self.build(key, key.len(), true)
+        self.build(key, key.len(), Kind::Tombstone)
     }
 
-    fn build(&self, bytes: &[u8], key_len: usize, tombstone: bool) -> Record {
+    /// What is to be folded into the value of its key, see [`crate::signal`]: on its way into a
+    /// store, which keeps what comes of it.
+    ///
+    /// # Panics
+    ///
+    /// As [`RecordBuilder::put`].
+    pub fn delta(&self, key_and_delta: &[u8], key_len: usize) -> Record {
+        self.build(key_and_delta, key_len, Kind::Delta)
+    }
+
+    fn build(&self, bytes: &[u8], key_len: usize, kind: Kind) -> Record {
         assert!(key_len <= bytes.len(), "a record's key lies inside its bytes");
         let header = Header {
             version: self.version,
             timestamp: self.timestamp,
             expiry: self.expiry.unwrap_or(Timestamp::MAX),
             key_len: u16::try_from(key_len).expect("keys are checked against their limit"),
-            tombstone,
+            kind,
         };
         Record(ThinArc::from_header_and_slice(header, bytes))
     }
@@ -99,7 +116,13 @@ impl Record {
     /// Whether the key was deleted by this version.
     #[inline]
     pub fn is_tombstone(&self) -> bool {
-        self.header().tombstone
+        self.header().kind == Kind::Tombstone
+    }
+
+    /// Whether its value is what is to be folded into that of its key.
+    #[inline]
+    pub fn is_delta(&self) -> bool {
+        self.header().kind == Kind::Delta
     }
 
     /// Whether a reader whose clock stands at `now` sees a value here: not deleted, and not
@@ -107,7 +130,7 @@ impl Record {
     #[inline]
     pub fn is_live(&self, now: Timestamp) -> bool {
         let header = self.header();
-        !header.tombstone && now < header.expiry
+        header.kind == Kind::Value && now < header.expiry
     }
 
     /// Bytes of the key and the encoded value.
@@ -141,7 +164,11 @@ impl Record {
 
 impl std::fmt::Debug for Record {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = if self.is_tombstone() { "tombstone" } else { "value" };
+        let kind = match self.header().kind {
+            Kind::Value => "value",
+            Kind::Tombstone => "tombstone",
+            Kind::Delta => "delta",
+        };
         let key = self.key().escape_ascii();
         write!(f, "Record({key}@{} {kind} {} B)", self.version(), self.value_bytes().len())
     }
@@ -150,8 +177,7 @@ impl std::fmt::Debug for Record {
 impl PartialEq for Record {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (self.header(), other.header());
-        (a.version, a.timestamp, a.expiry, a.tombstone)
-            == (b.version, b.timestamp, b.expiry, b.tombstone)
+        (a.version, a.timestamp, a.expiry, a.kind) == (b.version, b.timestamp, b.expiry, b.kind)
             && a.key_len == b.key_len
             && self.0.slice == other.0.slice
     }

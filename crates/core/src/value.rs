@@ -174,6 +174,17 @@ impl Value {
         Ok(value)
     }
 
+    /// The bytes in an encoded [`Value::Bytes`], where they lie.
+    #[inline]
+    pub fn bytes_in(encoded: &[u8]) -> Option<&[u8]> {
+        encoded.strip_prefix(&[BYTES])
+    }
+
+    /// Begins an encoded [`Value::Bytes`]: what is appended next are its bytes.
+    pub(crate) fn put_bytes_tag(out: &mut Vec<u8>) {
+        out.push(BYTES);
+    }
+
     /// The bytes, if this is [`Value::Bytes`].
     pub fn as_bytes(&self) -> Option<&[u8]> {
         if let Self::Bytes(bytes) = self { Some(bytes) } else { None }

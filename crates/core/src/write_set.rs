@@ -4,9 +4,11 @@
 //! the records for the store are cut out of the same bytes.
 //!
 //! ```text
-//! write := flags u8 | key length varint | value length varint (put only)
-//!          | expiry varint, µs since 1970 (if flagged) | key | encoded value (put only)
+//! write := flags u8 | key length varint | value length varint (not of a delete)
+//!          | expiry varint, µs since 1970 (if flagged) | key | encoded value (not of a delete)
 //! ```
+//!
+//! Where the value is a delta, it is folded into the value of its key: see [`crate::signal`].
 
 use crate::codec::{Cursor, VARINT_BYTES_MAX, put_varint};
 use crate::limits::{STORED_KEY_BYTES_MAX, TXN_BYTES_MAX, TXN_WRITES_MAX, VALUE_BYTES_MAX};
@@ -14,6 +16,7 @@ use crate::{Error, Key, Record, RecordBuilder, Result, Timestamp, TypeTag, Value
 
 const PUT: u8 = 0;
 const DELETE: u8 = 1;
+const DELTA: u8 = 2;
 const KIND_MASK: u8 = 0x03;
 const HAS_EXPIRY: u8 = 0x04;
 
@@ -27,6 +30,8 @@ pub enum WriteKind {
     Put,
     /// Removes it.
     Delete,
+    /// Folds something into its value.
+    Delta,
 }
 
 /// The writes of one transaction, encoded, in the order they were made.
@@ -34,12 +39,13 @@ pub enum WriteKind {
 pub struct WriteSet {
     bytes: Vec<u8>,
     writes: usize,
+    deltas: usize,
 }
 
 impl WriteSet {
     /// No writes.
     pub const fn new() -> Self {
-        Self { bytes: Vec::new(), writes: 0 }
+        Self { bytes: Vec::new(), writes: 0, deltas: 0 }
     }
 
     /// Adds a put of `value`, which is checked against its limits.
@@ -75,6 +81,21 @@ impl WriteSet {
         }
         self.bytes.extend_from_slice(key);
         Ok(())
+    }
+
+    /// Adds an encoded delta of a signal.
+    pub fn delta(&mut self, key: &[u8], delta: &[u8]) -> Result<()> {
+        let start = self.bytes.len();
+        self.put_head(key, delta.len(), None)?;
+        self.bytes[start] = DELTA;
+        self.bytes.extend_from_slice(delta);
+        self.deltas += 1;
+        Ok(())
+    }
+
+    /// Whether any of its writes is a delta.
+    pub const fn has_deltas(&self) -> bool {
+        self.deltas > 0
     }
 
     /// Adds a delete.
@@ -113,12 +134,12 @@ impl WriteSet {
 
     /// Reads an encoding and checks every write in it.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let mut writes = 0;
+        let (mut writes, mut deltas) = (0, 0);
         for write in Self::writes_in(bytes) {
-            write?;
+            deltas += usize::from(write?.kind == WriteKind::Delta);
             writes += 1;
         }
-        Ok(Self { bytes: bytes.to_vec(), writes })
+        Ok(Self { bytes: bytes.to_vec(), writes, deltas })
     }
 
     /// The writes, in order.
@@ -191,6 +212,7 @@ impl<'a> Write<'a> {
         match self.kind {
             WriteKind::Put => builder.put(self.key_and_value, self.key_len),
             WriteKind::Delete => builder.tombstone(self.key()),
+            WriteKind::Delta => builder.delta(self.key_and_value, self.key_len),
         }
     }
 }
@@ -209,15 +231,16 @@ impl<'a> Writes<'a> {
         let kind = match flags & KIND_MASK {
             PUT => WriteKind::Put,
             DELETE => WriteKind::Delete,
+            DELTA => WriteKind::Delta,
             _ => return Err(cursor.malformed("an unknown kind of write")),
         };
         if flags & !(KIND_MASK | HAS_EXPIRY) != 0
-            || (flags != 0 && flags != DELETE && flags != HAS_EXPIRY)
+            || (flags & HAS_EXPIRY != 0 && kind != WriteKind::Put)
         {
             return Err(cursor.malformed("unknown flags"));
         }
         let key_len = cursor.length()?;
-        let value_len = if kind == WriteKind::Put { cursor.length()? } else { 0 };
+        let value_len = if kind == WriteKind::Delete { 0 } else { cursor.length()? };
         let expiry = if flags & HAS_EXPIRY == 0 {
             None
         } else {
@@ -226,12 +249,18 @@ impl<'a> Writes<'a> {
         if !(Key::PREFIX_BYTES + 1..=STORED_KEY_BYTES_MAX).contains(&key_len) {
             return Err(cursor.malformed("a key of a length that no key has"));
         }
-        if value_len > VALUE_BYTES_MAX || (kind == WriteKind::Put && value_len == 0) {
+        if value_len > VALUE_BYTES_MAX || (kind != WriteKind::Delete && value_len == 0) {
             return Err(cursor.malformed("a value of a length that no value has"));
         }
         let key_and_value = cursor.take(key_len + value_len)?;
         if Key::tag_of(key_and_value).is_none_or(|tag| tag as u8 > TypeTag::Idempotency as u8) {
             return Err(cursor.malformed("a key of no known type"));
+        }
+        if kind == WriteKind::Delta {
+            if Key::tag_of(key_and_value) != Some(TypeTag::Signal) {
+                return Err(cursor.malformed("a delta of what is not a signal"));
+            }
+            crate::signal::Delta::check(&key_and_value[key_len..])?;
         }
         Ok(Write { kind, expiry, key_and_value, key_len })
     }

@@ -71,6 +71,9 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// Whoever was told of the progress wanted it to end.
+    #[error("stopped before it was done")]
+    Stopped,
     /// A piece of a snapshot cannot be read.
     #[error(transparent)]
     Table(#[from] steadfast_core::TableError),

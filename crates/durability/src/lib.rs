@@ -12,6 +12,7 @@ pub mod disk;
 mod error;
 pub mod layout;
 pub mod manifest;
+pub mod progress;
 mod quarantine;
 mod rebuild;
 pub mod recovery;
@@ -26,7 +27,8 @@ pub mod verify;
 pub mod wal;
 
 pub use error::{CorruptionKind, Error, Result};
-pub use rebuild::{CommitTimes, rebuild, rebuild_commit_times};
-pub use replay::{Progress, ReplayStats, replay_wal};
+pub use progress::{Progress, Stage};
+pub use rebuild::{CommitTimes, KeyRange, rebuild, rebuild_commit_times};
+pub use replay::{ReplayStats, replay_wal};
 pub use salvage::manifest_from_files;
 pub use std_disk::{StdDisk, this_process};

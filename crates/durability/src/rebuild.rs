@@ -1,10 +1,11 @@
-//! Rebuilding a piece of a damaged snapshot from an older one and the log behind that, or from
+//! Rebuilding pieces of a damaged snapshot from an older one and the log behind that, or from
 //! the log alone where it still has everything.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use steadfast_core::signal::fold;
 use steadfast_core::{
     Namespace, NamespaceId, Place, Record, ReplayTarget, SortedTable, Timestamp, Version,
 };
@@ -13,6 +14,7 @@ use crate::disk::Disk;
 use crate::error::{CorruptionKind, Error, Result};
 use crate::layout::Layout;
 use crate::manifest::{LiveSnapshot, Manifest};
+use crate::progress::unheard;
 use crate::replay::Base;
 use crate::snapshot::Snapshot;
 use crate::wal::chain::{Beside, Wal};
@@ -20,24 +22,46 @@ use crate::wal::chain::{Beside, Wal};
 /// Rows by key, and of one key the newest version first.
 type Rows = BTreeMap<(Vec<u8>, Reverse<Version>), Record>;
 
-/// Keeps what lies in a range of keys and is not newer than a version.
+/// The keys from `low` up to, but without, `high`; all from there if that is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyRange<'a> {
+    /// The first key.
+    pub low: &'a [u8],
+    /// The first key behind it.
+    pub high: Option<&'a [u8]>,
+}
+
+/// Keeps what lies in some ranges of keys and is not newer than a version.
 struct Collector<'a> {
-    low: &'a [u8],
-    high: Option<&'a [u8]>,
+    /// In order, and apart.
+    ranges: &'a [KeyRange<'a>],
     upto: Version,
-    rows: Mutex<Rows>,
+    /// Of each range.
+    rows: Mutex<Vec<Rows>>,
 }
 
 impl Collector<'_> {
-    fn wants(&self, record: &Record) -> bool {
+    /// Which range a record lies in, if it is wanted.
+    fn range_of(&self, record: &Record) -> Option<usize> {
         let key = record.key();
-        record.version() <= self.upto && key >= self.low && self.high.is_none_or(|high| key < high)
+        let at = self.ranges.partition_point(|range| range.low <= key).checked_sub(1)?;
+        let inside = self.ranges[at].high.is_none_or(|high| key < high);
+        (inside && record.version() <= self.upto).then_some(at)
     }
 
     fn keep(&self, records: impl IntoIterator<Item = Record>) {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in records.into_iter().filter(|record| self.wants(record)) {
-            rows.insert((record.key().to_vec(), Reverse(record.version())), record);
+        for mut record in records {
+            let Some(at) = self.range_of(&record) else { continue };
+            let rows = &mut rows[at];
+            let place = (record.key().to_vec(), Reverse(record.version()));
+            if record.is_delta() {
+                let below = rows.range(&place..).next().map(|(_, below)| below);
+                let base = below.filter(|below| below.key() == record.key());
+                let Some(folded) = fold(base, &record) else { continue };
+                record = folded;
+            }
+            rows.insert(place, record);
         }
     }
 }
@@ -91,6 +115,18 @@ impl<'a> Origin<'a> {
         Ok(Self { disk, layout, manifest, older })
     }
 
+    /// Takes what the older snapshot has in `range`.
+    fn collect(&self, range: KeyRange<'_>, collector: &Collector<'_>) -> Result<()> {
+        let Some((_, snapshot)) = &self.older else { return Ok(()) };
+        let mut place = Some(range.low.to_vec());
+        while let Some(at) = place.take() {
+            let slice = snapshot.slice(Place::At(&at))?;
+            collector.keep(slice.rows);
+            place = slice.high.filter(|next| range.high.is_none_or(|high| next.as_slice() < high));
+        }
+        Ok(())
+    }
+
     /// Replays the log behind it into `target`, which must come to `version`.
     fn replay(&self, version: Version, target: &dyn ReplayTarget) -> Result<()> {
         let Self { disk, layout, manifest, older } = self;
@@ -103,7 +139,7 @@ impl<'a> Origin<'a> {
             }
         };
         let wal = Wal::open_from(*disk, layout, manifest, first_segment)?;
-        let scan = wal.scan(target, &base, None, Beside::AWriter, &mut |_| {})?;
+        let scan = wal.scan(target, &base, None, Beside::AWriter, &mut unheard)?;
         if scan.replayed.stats.final_version < version {
             let (file, offset) = scan.damage.map_or(("WAL".into(), 0), |d| (d.file, d.offset));
             return Err(Error::Corrupt { file, offset, kind: CorruptionKind::Ends });
@@ -154,33 +190,32 @@ impl ReplayTarget for TimesOf<'_> {
     fn finish(&self, _version: Version) {}
 }
 
-/// Every version up to `version` of the keys from `low` up to, but without, `high`, which the
-/// snapshot `damaged` should have, as an older snapshot and the log behind it have them, or the
-/// log alone; in the order of a snapshot's rows. There may be more of them than retention would
-/// have kept.
+/// Every version up to `version` of the keys in each of `ranges`, which are in order and apart and
+/// which the snapshot `damaged` should have, as an older snapshot and the log behind it have them,
+/// or the log alone; in the order of a snapshot's rows. There may be more of them than retention
+/// would have kept. The log is read once.
+///
+/// A range has an error of its own where the older snapshot is damaged too.
 ///
 /// # Errors
 ///
-/// If there is nothing to rebuild from, the older snapshot is damaged in that range too, or the
-/// log does not reach `version`.
+/// If there is nothing to rebuild from, or the log does not reach `version`.
 pub fn rebuild(
     disk: &dyn Disk,
     layout: &Layout,
     manifest: &Manifest,
     damaged: u64,
     version: Version,
-    low: &[u8],
-    high: Option<&[u8]>,
-) -> Result<Vec<Record>> {
+    ranges: &[KeyRange<'_>],
+) -> Result<Vec<Result<Vec<Record>>>> {
     let origin = Origin::of(disk, layout, manifest, damaged)?;
-    let collector = Collector { low, high, upto: version, rows: Mutex::default() };
-    let mut place = origin.older.is_some().then(|| low.to_vec());
-    while let (Some(at), Some((_, snapshot))) = (place.take(), &origin.older) {
-        let slice = snapshot.slice(Place::At(&at))?;
-        collector.keep(slice.rows);
-        place = slice.high.filter(|next| high.is_none_or(|high| next.as_slice() < high));
-    }
+    let rows = Mutex::new(vec![Rows::default(); ranges.len()]);
+    let collector = Collector { ranges, upto: version, rows };
+    let collected: Vec<Result<()>> =
+        ranges.iter().map(|range| origin.collect(*range, &collector)).collect();
     origin.replay(version, &collector)?;
     let rows = collector.rows.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(rows.into_values().collect())
+    let of_range =
+        |(rows, collected): (Rows, Result<()>)| collected.map(|()| rows.into_values().collect());
+    Ok(rows.into_iter().zip(collected).map(of_range).collect())
 }

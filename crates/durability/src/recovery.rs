@@ -39,8 +39,9 @@ use crate::disk::Disk;
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
 use crate::manifest::{EpochStart, Floor, LiveSnapshot, Manifest};
+use crate::progress::{Listener, unheard};
 use crate::quarantine;
-use crate::replay::{Base, Progress, ReplayStats};
+use crate::replay::{Base, ReplayStats};
 use crate::snapshot::{Snapshot, SnapshotFile};
 use crate::wal::chain::{Beside, Damage, Scan, Wal, segment_headers};
 use crate::wal::group::{
@@ -406,11 +407,11 @@ pub fn recover(
     target: &dyn ReplayTarget,
     policy: RecoveryPolicy,
     beside: Beside,
-    progress: &mut dyn FnMut(Progress),
+    listener: Listener<'_>,
 ) -> Result<Recovered> {
     let base = opened.base();
     let wal = Wal::open_from(disk, layout, manifest, opened.first_segment())?;
-    let scan = wal.scan(target, &base, None, beside, progress)?;
+    let scan = wal.scan(target, &base, None, beside, listener)?;
     let mut recovered = judge(wal, opened, base, &scan, policy)?;
     if beside == Beside::AWriter {
         recovered.report.beside_writer = true;
@@ -593,10 +594,16 @@ impl Recovered {
 
     /// Syncs what lies past the promise, for an opening that will not write it again, so that
     /// nothing is shown that a power cut could still take away. Returns whether it could.
-    pub fn sync_for_reading(&self) -> bool {
+    pub fn sync_for_reading(&self, disk: &dyn Disk, layout: &Layout) -> bool {
         let Some(again) = self.again else { return true };
         if sabotaged(Sabotage::ReaderDoesNotSync) {
             return true;
+        }
+        // A recovery that was killed may have left a MANIFEST whose name is not durable; the
+        // promise it tells of is one only with it.
+        if let Err(error) = disk.sync_dir(layout.root()) {
+            log::warn!("cannot sync the directory: {error}");
+            return false;
         }
         self.wal.segments[again.segment..].iter().all(|segment| match segment.file.sync_data() {
             Ok(()) => true,
@@ -615,7 +622,7 @@ impl Recovered {
             &self.base,
             Some(self.resume.position),
             Beside::Nobody,
-            &mut |_| {},
+            &mut unheard,
         )?;
         self.report.stats = scan.replayed.stats;
         self.report.last_version = scan.replayed.stats.final_version;

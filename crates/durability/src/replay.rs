@@ -15,6 +15,7 @@ use steadfast_core::{
 };
 
 use crate::error::Result;
+use crate::progress::unheard;
 use crate::wal::chain::{Beside, Wal};
 use crate::wal::frame::{Frame, split_body};
 
@@ -49,24 +50,13 @@ pub struct ReplayStats {
     pub bytes: u64,
 }
 
-/// How far a replay has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of log read so far.
-    pub bytes: u64,
-    /// Bytes of log there are at most; files are filled ahead, so the end may come sooner.
-    pub bytes_total: u64,
-    /// Transactions applied so far.
-    pub txns: u64,
-}
-
 /// Replays the valid part of `wal` into `target`, without changing anything on disk.
 ///
 /// This judges nothing: a log that [`crate::recovery::recover`] would refuse to open is
 /// replayed up to where it stops being valid.
 pub fn replay_wal(wal: &Wal, target: &dyn ReplayTarget) -> Result<ReplayStats> {
     let base = Base::default();
-    Ok(wal.scan(target, &base, None, Beside::Nobody, &mut |_| {})?.replayed.stats)
+    Ok(wal.scan(target, &base, None, Beside::Nobody, &mut unheard)?.replayed.stats)
 }
 
 /// A streamed transaction without its commit so far.
@@ -331,7 +321,7 @@ impl Applier<'_> {
                 continue;
             }
             match write.kind {
-                WriteKind::Put => self.stats.writes_applied += 1,
+                WriteKind::Put | WriteKind::Delta => self.stats.writes_applied += 1,
                 WriteKind::Delete => self.stats.deletes_applied += 1,
             }
             let mut record = write.record(version, timestamp);

@@ -1,11 +1,14 @@
 //! Reading every byte that a database needs, and checking what its files say of each other.
 
+use std::ops::ControlFlow;
+
 use steadfast_core::{Namespace, NamespaceId, Record, ReplayTarget, Version};
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::layout::Layout;
-use crate::manifest::Manifest;
+use crate::manifest::{LiveSnapshot, Manifest};
+use crate::progress::{Listener, Progress, Stage, tell};
 use crate::replay::Base;
 use crate::snapshot::Snapshot;
 use crate::wal::chain::{Beside, Wal};
@@ -38,19 +41,44 @@ impl ReplayTarget for Nowhere {
 /// goes with the newest is recovery's to judge: here it is only read as far as it is needed to
 /// come to the newest snapshot from an older one.
 ///
+/// `listener` is told of the bytes of all these files together, as one [`Stage::ReadBack`].
+///
 /// # Errors
 ///
-/// What the operating system said, where a file could not be read at all.
-pub fn verify_files(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Result<Vec<Damaged>> {
+/// What the operating system said, where a file could not be read at all; [`Error::Stopped`].
+pub fn verify_files(
+    disk: &dyn Disk,
+    layout: &Layout,
+    manifest: &Manifest,
+    listener: Listener<'_>,
+) -> Result<Vec<Damaged>> {
     let mut damaged = Vec::new();
-    for live in &manifest.snapshots {
-        let checked = Snapshot::open(disk, layout, live.number, manifest.database)
-            .and_then(|snapshot| Ok((snapshot.info(), snapshot.verify()?)));
-        let versions = (Version(1), live.version);
+    let mut reading = Reading { done: 0, at: 0, total: 0, listener };
+    let open = |live: &LiveSnapshot| {
+        let opened = Snapshot::open(disk, layout, live.number, manifest.database);
+        (live.version, live.checksum, live.number, opened)
+    };
+    let opened: Vec<_> = manifest.snapshots.iter().map(open).collect();
+    let log = match manifest.snapshots.as_slice() {
+        [older, .., newest] => {
+            Some((Wal::open_from(disk, layout, manifest, older.first_segment)?, *older, *newest))
+        }
+        _ => None,
+    };
+    let sizes = opened.iter().filter_map(|(.., opened)| Some(opened.as_ref().ok()?.info()));
+    reading.total = sizes.map(|info| info.file_bytes).sum();
+    reading.total += log.as_ref().map_or(0, |(wal, ..)| wal.segments.iter().map(|s| s.bytes).sum());
+    for (version, checksum, number, opened) in opened {
+        let checked = opened.and_then(|snapshot| {
+            let info = snapshot.info();
+            snapshot.verify_with(&mut |at| reading.come_to(at.bytes))?;
+            Ok(info)
+        });
+        let versions = (Version(1), version);
         match checked {
-            Ok((info, _)) if info.checksum == live.checksum && info.version == live.version => {}
+            Ok(info) if info.checksum == checksum && info.version == version => {}
             Ok(_) => damaged.push(Damaged {
-                file: Layout::snapshot_label(live.number),
+                file: Layout::snapshot_label(number),
                 offset: 0,
                 what: "not the snapshot that the MANIFEST names".into(),
                 versions,
@@ -66,11 +94,12 @@ pub fn verify_files(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Re
             }),
             Err(error) => return Err(error),
         }
+        reading.next_file();
     }
-    if let [older, .., newest] = manifest.snapshots.as_slice() {
-        let wal = Wal::open_from(disk, layout, manifest, older.first_segment)?;
+    if let Some((wal, older, newest)) = log {
         let base = Base { version: older.version, ..Base::default() };
-        let scan = wal.scan(&Nowhere, &base, None, Beside::AWriter, &mut |_| {})?;
+        let mut listen = |at: Progress| reading.come_to(at.bytes);
+        let scan = wal.scan(&Nowhere, &base, None, Beside::AWriter, &mut listen)?;
         let reached = scan.replayed.stats.final_version;
         // From where opening has judged it on; everything before has to be whole.
         let judged_from = wal.segments.iter().find(|s| s.header.number == newest.first_segment);
@@ -86,5 +115,29 @@ pub fn verify_files(disk: &dyn Disk, layout: &Layout, manifest: &Manifest) -> Re
             damaged.push(Damaged { file, offset, what, versions });
         }
     }
+    let all = reading.total;
+    tell(reading.listener, Progress::new(Stage::ReadBack, all, all))?;
     Ok(damaged)
+}
+
+/// How far several files were read, one after the other.
+struct Reading<'a> {
+    /// Of the files before this one.
+    done: u64,
+    /// Of this one too.
+    at: u64,
+    total: u64,
+    listener: Listener<'a>,
+}
+
+impl Reading<'_> {
+    fn come_to(&mut self, bytes: u64) -> ControlFlow<()> {
+        self.at = (self.done + bytes).min(self.total);
+        (self.listener)(Progress::new(Stage::ReadBack, self.at, self.total))
+    }
+
+    /// What of a damaged file was not read comes with the end of all.
+    const fn next_file(&mut self) {
+        self.done = self.at;
+    }
 }

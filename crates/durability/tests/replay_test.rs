@@ -125,7 +125,7 @@ fn versions_after_a_kill_are_above_every_version_given_before() {
         &target,
         Default::default(),
         steadfast_durability::wal::chain::Beside::Nobody,
-        &mut |_| {},
+        &mut steadfast_durability::progress::unheard,
     )
     .unwrap();
     assert!(recovered.next_version() > Version(1000), "{:?}", recovered.next_version());

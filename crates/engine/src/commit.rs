@@ -15,10 +15,11 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock, PoisonError};
+use std::thread::panicking;
 use std::time::Duration;
 
 use steadfast_core::{
-    Clock, CrashPoint, NamespaceId, Record, Sabotage, Timestamp, Version, WriteSet,
+    Clock, CrashPoint, NamespaceId, Record, Sabotage, Timestamp, Version, WriteKind, WriteSet,
     check_crash_point, sabotaged,
 };
 use steadfast_durability::wal::segment::Epoch;
@@ -38,6 +39,7 @@ use crate::config::DurabilityMode;
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
 use crate::recent::{ReadSet, Recent};
+use crate::subscription::Subscribers;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard, ThreadId, hint, thread, turn};
 
@@ -81,6 +83,8 @@ struct Queued {
 struct InFlight {
     version: Version,
     timestamp: Timestamp,
+    /// Some of them are deltas, which are folded when it is published.
+    deltas: bool,
     /// Its records, once they are in the store.
     applied: Option<Vec<Record>>,
     outcome: Outcome,
@@ -153,6 +157,8 @@ struct State {
     priority: Option<(ThreadId, Instant)>,
     closing: bool,
     poisoned: Option<String>,
+    /// Somebody folds signals, or panicked while doing so.
+    folding: bool,
     log_bytes: u64,
 }
 
@@ -176,6 +182,7 @@ pub(crate) struct Pipeline {
     checkpoint_at: AtomicU64,
     clock: Arc<dyn Clock>,
     mode: DurabilityMode,
+    subscribers: Subscribers,
     /// Tells the background threads that there is something for them.
     on_work: Box<dyn Fn(Work) + Send + Sync>,
 }
@@ -238,6 +245,7 @@ impl Pipeline {
                 priority: None,
                 closing: false,
                 poisoned: None,
+                folding: false,
                 log_bytes: 0,
             }),
             wake: Condvar::new(),
@@ -247,6 +255,7 @@ impl Pipeline {
             frame_bytes_max,
             epoch: OnceLock::new(),
             store,
+            subscribers: Subscribers::new(namespaces.clone()),
             namespaces,
             times,
             checkpoint_at: AtomicU64::new(start.checkpoint_at),
@@ -254,6 +263,10 @@ impl Pipeline {
             mode,
             on_work,
         }
+    }
+
+    pub(crate) const fn subscribers(&self) -> &Subscribers {
+        &self.subscribers
     }
 
     /// Has the background thread make a checkpoint now.
@@ -267,13 +280,16 @@ impl Pipeline {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        note_panic(&mut state);
+        state
     }
 
     fn sleep<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         state.sleepers += 1;
         let mut state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         state.sleepers -= 1;
+        note_panic(&mut state);
         state
     }
 
@@ -347,6 +363,13 @@ impl Pipeline {
     pub(crate) fn submit(self: &Arc<Self>, submission: Submission) -> Result<Pending> {
         check_crash_point(CrashPoint::BeforeCommit);
         let Submission { writes, namespaces, reads, level, fixed, created } = submission;
+        if writes.has_deltas() {
+            // When they are published there is no way back, and no time to read.
+            for write in writes.iter().filter(|write| write.kind == WriteKind::Delta) {
+                self.store.bring_in(write.key())?;
+            }
+            check_crash_point(CrashPoint::WalPreAggregate);
+        }
         let stream = self.stream_if_large(&writes, &namespaces, level)?;
         let writes = Arc::new(writes);
         let mut state = self.lock();
@@ -418,6 +441,7 @@ impl Pipeline {
         state.in_flight.push_back(InFlight {
             version,
             timestamp,
+            deltas: writes.has_deltas(),
             applied: None,
             outcome: Outcome::Queued,
         });
@@ -580,6 +604,9 @@ impl Pipeline {
             Err(failure) => (failure.written, Some(failure.error)),
         };
 
+        if batch[..written].iter().any(|queued| queued.writes.has_deltas()) {
+            check_crash_point(CrashPoint::WalPostAggregate);
+        }
         let failed: Vec<Version> = batch[written..].iter().map(|queued| queued.version).collect();
         let written = Written::of(&batch[..written]);
         let (streamed, last_batch) = (batch.iter().any(|one| one.stream.is_some()), batch.len());
@@ -682,11 +709,22 @@ impl Pipeline {
         }
         let mut visible = None;
         let mut times = Vec::new();
+        let subscribed = !self.subscribers.is_empty();
+        let mut told = Vec::new();
         while let Some(front) = state.in_flight.front() {
             if front.applied.is_none() || matches!(front.outcome, Outcome::Queued) {
                 break;
             }
-            let Some(commit) = state.in_flight.pop_front() else { break };
+            let failed = matches!(front.outcome, Outcome::Failed(_));
+            if front.deltas && !failed {
+                state.folding = true;
+                let waker = WakeOnPanic(&self.wake);
+                let records = front.applied.iter().flatten();
+                records.filter(|record| record.is_delta()).for_each(|delta| self.store.fold(delta));
+                drop(waker);
+                state.folding = false;
+            }
+            let Some(mut commit) = state.in_flight.pop_front() else { break };
             match commit.outcome {
                 Outcome::Failed(error) => {
                     self.store.undo(&commit.applied.unwrap_or_default());
@@ -696,7 +734,11 @@ impl Pipeline {
                 _ => {
                     visible = Some(commit.version);
                     times.push((commit.version, commit.timestamp));
-                    if let (Some(spent), Some(records)) = (&mut spent, commit.applied) {
+                    if let Some(records) = &mut commit.applied
+                        && subscribed
+                    {
+                        told.push((commit.version, commit.timestamp, std::mem::take(records)));
+                    } else if let (Some(spent), Some(records)) = (&mut spent, commit.applied) {
                         spent.records.push(records);
                     }
                 }
@@ -705,6 +747,10 @@ impl Pipeline {
         if let Some(visible) = visible {
             self.times.push(times);
             self.store.publish(visible);
+            // Whoever is told of a commit can read it.
+            for (version, timestamp, records) in told {
+                self.subscribers.tell(version, timestamp, self.epoch.get().copied(), &records);
+            }
             state.recent.trim(visible, |writes| {
                 if let Some(spent) = &mut spent {
                     spent.writes.push(writes);
@@ -911,6 +957,7 @@ impl Pipeline {
         }
         state.log = Some(log);
         self.unlock_and_wake(state);
+        self.subscribers.close();
         Ok(closed.map(drop)?)
     }
 }
@@ -944,6 +991,24 @@ impl Drop for Held<'_> {
             state.log = Some(Log::Closed);
             self.pipeline.unlock_and_wake(state);
         }
+    }
+}
+
+/// Nobody may wait for ever for whoever panics while folding signals.
+struct WakeOnPanic<'a>(&'a Condvar);
+
+impl Drop for WakeOnPanic<'_> {
+    fn drop(&mut self) {
+        if panicking() {
+            self.0.notify_all();
+        }
+    }
+}
+
+/// What was being folded is in the log and will not be visible any more.
+fn note_panic(state: &mut State) {
+    if std::mem::take(&mut state.folding) {
+        state.poisoned.get_or_insert_with(|| "whoever published a commit panicked".into());
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a database is to behave.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use steadfast_durability::{Progress, StdDisk};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::open::Intent;
+use crate::progress::Sink;
 
 /// What a commit waits for before it is acknowledged.
 ///
@@ -227,8 +229,6 @@ impl Default for DatabaseConfig {
     }
 }
 
-pub(crate) type OnProgress = Box<dyn FnMut(Progress) + Send>;
-
 /// Opens a database with everything that can be chosen.
 pub struct DatabaseBuilder {
     pub(crate) path: PathBuf,
@@ -236,7 +236,7 @@ pub struct DatabaseBuilder {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Entropy,
-    pub(crate) progress: OnProgress,
+    pub(crate) progress: Option<Sink>,
     pub(crate) threads: bool,
 }
 
@@ -257,7 +257,7 @@ impl DatabaseBuilder {
             disk: Arc::new(StdDisk),
             clock: Arc::new(SystemClock),
             entropy: Entropy::system(),
-            progress: Box::new(|_| {}),
+            progress: None,
             threads: true,
         }
     }
@@ -290,10 +290,16 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Calls `progress` now and then while the log is replayed.
+    /// Calls `on_progress` now and then while the log is replayed, and while work that takes
+    /// long goes on through the handle that opening gives, or its clones: see
+    /// [`Database::with_progress`]. If it answers `Break`, opening ends with kind `Stopped` and
+    /// has changed nothing but, if there was none, made an empty database.
     #[must_use]
-    pub fn on_progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
-        self.progress = Box::new(progress);
+    pub fn on_progress(
+        mut self,
+        on_progress: impl FnMut(Progress) -> ControlFlow<()> + Send + 'static,
+    ) -> Self {
+        self.progress = Some(Sink::new(on_progress));
         self
     }
 

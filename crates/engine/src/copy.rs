@@ -4,6 +4,7 @@
 //! file of the original. Until its MANIFEST is there it is no database; a mark that is there
 //! from the first moment on tells it from one that lost its MANIFEST.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::config::DatabaseBuilder;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::open::{create_directories, is_vacant, lock, unfinished_copy};
+use crate::progress::{Watch, metered};
 use crate::sync::Instant;
 use crate::view::View;
 
@@ -74,6 +76,7 @@ pub(crate) fn write_copy<R, M>(
     target: &Path,
     compression: Compression,
     source: Source<R, M>,
+    watch: Watch<'_>,
 ) -> Result<CopyInfo>
 where
     R: Iterator<Item = Result<Record>>,
@@ -96,9 +99,16 @@ where
     unfinished_copy::mark(&**disk, &layout)?;
     let Source { mut manifest, rows, upto: (version, timestamp), rest, next_version } = source;
     let options = SnapshotOptions { compression };
-    let written = write_snapshot(disk.clone(), &layout, 1, manifest.database, options, rows, rest)?;
-    let snapshot = Snapshot::open(&**disk, &layout, 1, manifest.database)?;
-    snapshot.verify()?;
+    let written = write_and_read_back(disk, &layout, manifest.database, options, rows, rest, watch);
+    let written = match written {
+        Err(error @ (Error::Stopped | Error::Closed(_))) => {
+            // Nothing is to be missed of it: as vacant as before.
+            let _ = disk.remove(&layout.snapshot(1));
+            let _ = unfinished_copy::unmark(&**disk, &layout);
+            return Err(error);
+        }
+        written => written?,
+    };
     (manifest.oldest_segment, manifest.newest_segment) = (0, 0);
     manifest.floor = Floor { version, next_version, timestamp, ..Floor::default() };
     manifest.snapshots = vec![LiveSnapshot {
@@ -117,6 +127,25 @@ where
     Ok(CopyInfo::of(&written, timestamp, started))
 }
 
+fn write_and_read_back<R, M>(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    database: [u8; 16],
+    options: SnapshotOptions,
+    rows: R,
+    rest: M,
+    watch: Watch<'_>,
+) -> Result<SnapshotInfo>
+where
+    R: Iterator<Item = Result<Record>>,
+    M: FnOnce() -> Result<(SnapshotMeta, Vec<u8>)>,
+{
+    let written = write_snapshot(disk.clone(), layout, 1, database, options, rows, rest)?;
+    let snapshot = Snapshot::open(&**disk, layout, 1, database)?;
+    watch.over(|listener| snapshot.verify_with(listener))?;
+    Ok(written)
+}
+
 impl Database {
     /// Copies everything that is visible now, and durable, into a database of its own in the
     /// directory `target`, which must be missing or empty. Reading and writing go on. When this
@@ -128,7 +157,8 @@ impl Database {
     /// # Errors
     ///
     /// Kind `Invalid` if `target` holds anything; `Corruption` if something of the database
-    /// cannot be read; `Io`.
+    /// cannot be read; `Io`. `Stopped` as [`Database::with_progress`] says: then `target` holds
+    /// nothing that counts, and can be copied into again.
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<CopyInfo> {
         self.check_open()?;
         self.copy_to(target.as_ref(), self.view()?)
@@ -154,7 +184,7 @@ impl Database {
     }
 
     fn copy_to(&self, target: &Path, view: View) -> Result<CopyInfo> {
-        let upkeep = self.upkeep();
+        let (upkeep, watch) = (self.upkeep(), self.watch());
         let files = upkeep.files()?;
         let version = view.version();
         upkeep.make_durable()?;
@@ -162,7 +192,9 @@ impl Database {
         // All of them: no log comes along that could define what is not in here.
         let namespaces = upkeep.dictionary(upkeep.namespaces.ids());
         let timestamp = upkeep.time_of(version)?;
+        let meter = RefCell::new(upkeep.writing(watch));
         let rest = || {
+            meter.borrow_mut().end()?;
             let meta = SnapshotMeta {
                 version,
                 timestamp,
@@ -176,12 +208,12 @@ impl Database {
         let next_version = if newest { upkeep.next_version()? } else { version.next() };
         let source = Source {
             manifest,
-            rows: view.inner.range_versions(..).map(|row| Ok(row?)),
+            rows: metered(&meter, view.inner.range_versions(..)),
             upto: (version, timestamp),
             rest,
             next_version,
         };
-        write_copy(&files.disk, target, files.compression, source)
+        write_copy(&files.disk, target, files.compression, source, watch)
     }
 }
 

@@ -5,8 +5,10 @@
 //! of these is held while the log is written or synced: whoever does so has taken the log out
 //! of the pipeline's state, or, in the background, syncs beside whoever has. Innermost of all,
 //! and held by whoever syncs a segment, is that segment's own lock, so that there is one sync
-//! of it at a time. No code of a caller runs under any of them.
+//! of it at a time. The list of subscribers and their queues come behind the pipeline's state,
+//! and are held for a push or a pop. No code of a caller runs under any of them.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -14,6 +16,7 @@ use steadfast_core::{
     CrashPoint, Entropy, KeyRef, Record, RetentionPolicy, Timestamp, Version, WriteSet,
     check_crash_point,
 };
+use steadfast_durability::Progress;
 use steadfast_durability::disk::LockGuard;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
@@ -25,11 +28,14 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::error::{Error, Result};
+use crate::last_events::LastEvents;
 use crate::loading::Loading;
 use crate::maintenance::{Jobs, Threads, run_by_hand};
 use crate::namespaces::Namespaces;
 use crate::open::Contents;
+use crate::progress::{Sink, Watch};
 use crate::runs::Run;
+use crate::schema::Definitions;
 use crate::stats::Stats;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex};
@@ -58,6 +64,8 @@ use crate::view::{View, check_live};
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
+    /// Whom this handle tells how far work that takes long has come.
+    progress: Option<Sink>,
 }
 
 struct Inner {
@@ -66,6 +74,7 @@ struct Inner {
     /// `None` if it was opened for reading only.
     pipeline: Option<Arc<Pipeline>>,
     upkeep: Arc<Upkeep>,
+    definitions: Definitions,
     mode: DurabilityMode,
     clock: Arc<dyn steadfast_core::Clock>,
     entropy: Entropy,
@@ -73,6 +82,7 @@ struct Inner {
     layout: Option<Layout>,
     report: RecoveryReport,
     jobs: Arc<Jobs>,
+    last_events: LastEvents,
     closed: AtomicBool,
     life: Mutex<Life>,
 }
@@ -159,15 +169,18 @@ impl Database {
                 namespaces,
                 pipeline,
                 upkeep,
+                definitions: Definitions::default(),
                 mode,
                 clock: builder.clock,
                 entropy: builder.entropy,
                 layout,
                 report,
                 jobs,
+                last_events: LastEvents::default(),
                 closed: AtomicBool::new(false),
                 life: Mutex::new(Life { threads, lock }),
             }),
+            progress: builder.progress,
         })
     }
 
@@ -231,6 +244,7 @@ impl Database {
         let files = self.upkeep().files()?;
         let mut builder = Self::builder(files.layout.root()).disk(files.disk.clone());
         builder.clock = self.inner.clock.clone();
+        builder.progress.clone_from(&self.progress);
         builder.open_read_only()
     }
 
@@ -278,9 +292,49 @@ impl Database {
         DatabaseBuilder::new(path.as_ref())
     }
 
+    /// A handle of the same database that calls `on_progress` now and then while work that takes
+    /// long goes on through it: [`Database::checkpoint`], [`Database::compact`],
+    /// [`Database::verify`], [`Database::wait_loaded`], [`Database::backup`] and
+    /// [`Database::backup_at`], [`Database::export_run`], [`Database::import_run`]. What the
+    /// database does by itself in the background tells nobody.
+    ///
+    /// Such work goes through stages, each of which counts its bytes up to its own total. If
+    /// `on_progress` answers `Break`, the work ends soon with kind `Stopped`, and what is on disk
+    /// is what was there before; a compaction may have made its checkpoint, and removed nothing.
+    /// `on_progress` must not begin such work itself.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use steadfast_engine::{CompactMode, Database, ErrorKind};
+    ///
+    /// let db = Database::in_memory()?;
+    /// let run = db.create_run("first")?;
+    /// db.kv_put(run, "greeting", "hello")?;
+    /// let impatient = db.with_progress(|_| ControlFlow::Break(()));
+    /// let stopped = impatient.compact(CompactMode::Full).unwrap_err();
+    /// assert_eq!(stopped.kind(), ErrorKind::Stopped);
+    /// let patient = db.with_progress(|at| {
+    ///     println!("{:?}: {} of {} bytes", at.stage, at.bytes, at.bytes_total);
+    ///     ControlFlow::Continue(())
+    /// });
+    /// patient.compact(CompactMode::Full)?;
+    /// # Ok::<(), steadfast_engine::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_progress(
+        &self,
+        on_progress: impl FnMut(Progress) -> ControlFlow<()> + Send + 'static,
+    ) -> Self {
+        Self { inner: self.inner.clone(), progress: Some(Sink::new(on_progress)) }
+    }
+
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        Watch::new(self.progress.as_ref(), Some(&self.inner.upkeep.stopping))
+    }
+
     /// Closes the database, for every clone of this handle: waits for the commits under way,
-    /// makes everything durable, and lets others open it. Closing twice is no error. Later
-    /// calls return kind `Closed`.
+    /// stops checkpoints, compactions and checks, makes everything durable, and lets others open
+    /// it. Closing twice is no error. Later calls return kind `Closed`.
     pub fn close(&self) -> Result<()> {
         self.inner.close()
     }
@@ -337,6 +391,7 @@ impl Database {
             needed_log_bytes: needed_log,
             load: self.inner.upkeep.load_stats(),
             commit_times_bytes: self.inner.upkeep.times.heap_bytes(),
+            idempotency_keys: self.view()?.all_event_keys().ok(),
             running_transactions,
             poisoned,
         })
@@ -407,7 +462,7 @@ impl Database {
     /// that was not in memory yet; `Poisoned` after a failed sync; `Unsupported` in memory.
     pub fn checkpoint(&self) -> Result<CheckpointInfo> {
         self.check_open()?;
-        self.inner.upkeep.checkpoint()
+        self.inner.upkeep.checkpoint(self.watch())
     }
 
     /// Removes what the database does not need any more, and gives its disk space back. What
@@ -422,15 +477,18 @@ impl Database {
     /// Then nothing was removed.
     pub fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
         self.check_open()?;
-        self.inner.upkeep.compact(mode)
+        self.inner.upkeep.compact(mode, self.watch())
     }
 
     /// Reads every byte of the files that the database needs back from the device, and checks
     /// what they say of each other. Returns what is not as it was written; opening has judged
     /// the log behind the newest snapshot already.
+    ///
+    /// Through a handle for reading only this goes by what the files are now, whoever writes to
+    /// them meanwhile.
     pub fn verify(&self) -> Result<Vec<Damaged>> {
         self.check_open()?;
-        self.inner.upkeep.verify()
+        self.inner.upkeep.verify(self.watch())
     }
 
     /// Returns when everything is in memory. A database that has a snapshot serves reads and
@@ -442,7 +500,7 @@ impl Database {
     /// what lies in it gives the same error; all else goes on.
     pub fn wait_loaded(&self) -> Result<()> {
         self.check_open()?;
-        self.inner.upkeep.finish_loading()
+        self.inner.upkeep.finish_loading(self.watch())
     }
 
     /// Changes how much history is kept, from now on and after opening again. What is not kept
@@ -452,7 +510,7 @@ impl Database {
         self.inner.upkeep.set_retention(retention.into())
     }
 
-    fn wrap(&self, inner: steadfast_storage::View) -> View {
+    pub(crate) fn wrap(&self, inner: steadfast_storage::View) -> View {
         View { inner, namespaces: self.inner.namespaces.clone() }
     }
 
@@ -484,6 +542,22 @@ impl Database {
 
     pub(crate) fn namespaces(&self) -> &Namespaces {
         &self.inner.namespaces
+    }
+
+    pub(crate) fn namespaces_shared(&self) -> Arc<Namespaces> {
+        self.inner.namespaces.clone()
+    }
+
+    pub(crate) fn last_events(&self) -> &LastEvents {
+        &self.inner.last_events
+    }
+
+    pub(crate) fn check_run(&self, run: Run) -> Result<()> {
+        check_live(&self.inner.namespaces, run)
+    }
+
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.inner.definitions
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {

@@ -1,6 +1,7 @@
 //! Everything that is in a database, one entry at a time: what a dump writes and a restore
 //! reads.
 
+use steadfast_core::signal::{Signal, signal_of};
 use steadfast_core::{Key, Record, Timestamp, TypeTag, Value, Version, prefix_end, stream_name};
 use steadfast_durability::wal::writer::NamespaceLookup;
 
@@ -44,13 +45,28 @@ pub enum Entry {
         /// When that was.
         timestamp: Timestamp,
     },
+    /// A signal of an entity.
+    Signal {
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        entity: Vec<u8>,
+        /// What is known of it; `None` if it was deleted, which only a history shows.
+        signal: Option<Signal>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
 }
 
 impl Entry {
     /// The commit that wrote it.
     pub const fn version(&self) -> Version {
         match self {
-            Self::Kv { version, .. } | Self::State { version, .. } => *version,
+            Self::Kv { version, .. }
+            | Self::State { version, .. }
+            | Self::Signal { version, .. } => *version,
             Self::Event { event, .. } => event.version,
         }
     }
@@ -58,12 +74,14 @@ impl Entry {
     /// When it was committed.
     pub const fn timestamp(&self) -> Timestamp {
         match self {
-            Self::Kv { timestamp, .. } | Self::State { timestamp, .. } => *timestamp,
+            Self::Kv { timestamp, .. }
+            | Self::State { timestamp, .. }
+            | Self::Signal { timestamp, .. } => *timestamp,
             Self::Event { event, .. } => event.timestamp,
         }
     }
 
-    fn decode(record: &Record) -> Result<Option<Self>> {
+    pub(crate) fn decode(record: &Record) -> Result<Option<Self>> {
         let value = || if record.is_tombstone() { Ok(None) } else { record.value().map(Some) };
         let name = Key::user_part(record.key()).to_vec();
         let (version, timestamp) = (record.version(), record.timestamp());
@@ -78,13 +96,22 @@ impl Entry {
                     .ok_or_else(|| Error::Invalid(format!("{record:?} is not an event")))?;
                 Self::Event { stream, event: decode_event(record)? }
             }
+            Some(TypeTag::Signal) => {
+                let (name, entity) = signal_of(record.key())
+                    .ok_or_else(|| Error::Invalid(format!("{record:?} is not a signal")))?;
+                let signal = match record.is_tombstone() {
+                    true => None,
+                    false => Some(Signal::decode(record.value_bytes())?),
+                };
+                Self::Signal { name, entity, signal, version, timestamp }
+            }
             // Receipts are made again from the events that carry their keys.
             _ => return Ok(None),
         }))
     }
 }
 
-/// The entries of a run in key order: key-values, then events, then state cells.
+/// The entries of a run in key order: key-values, then events, then state cells, then signals.
 pub struct Entries {
     rows: Box<dyn Iterator<Item = Result<Record>> + Send>,
 }

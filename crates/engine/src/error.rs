@@ -51,6 +51,16 @@ pub enum Error {
     /// Files are damaged.
     #[error("{0}")]
     Corruption(steadfast_durability::Error),
+    /// A stream of events is not what was appended to it.
+    #[error("event {seq} of stream {stream}: {what}")]
+    EventChain {
+        /// The stream.
+        stream: String,
+        /// The first event that is not as it was.
+        seq: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A sync failed earlier. Reading goes on; the database must be opened again to write.
     #[error("the database takes no more writes since a sync failed ({reason}); open it again")]
     Poisoned {
@@ -72,6 +82,9 @@ pub enum Error {
         /// The oldest version that can be read.
         oldest: Version,
     },
+    /// Whoever was told of the progress wanted it to end. Everything is as it was before.
+    #[error("stopped before it was done")]
+    Stopped,
     /// The database does not contain the past that the caller says it saw.
     #[error("the database has another past: {0}")]
     Diverged(String),
@@ -107,6 +120,8 @@ pub enum ErrorKind {
     Unknown,
     /// It is no longer kept.
     HistoryTrimmed,
+    /// Whoever was told of the progress wanted it to end.
+    Stopped,
     /// The database has another past.
     Diverged,
     /// This release cannot do that.
@@ -127,6 +142,7 @@ impl ErrorKind {
             Self::Poisoned => "poisoned",
             Self::Unknown => "unknown",
             Self::HistoryTrimmed => "history_trimmed",
+            Self::Stopped => "stopped",
             Self::Diverged => "diverged",
             Self::Unsupported => "unsupported",
         }
@@ -149,10 +165,11 @@ impl Error {
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Io(_) => ErrorKind::Io,
-            Self::Corruption(_) => ErrorKind::Corruption,
+            Self::Corruption(_) | Self::EventChain { .. } => ErrorKind::Corruption,
             Self::Poisoned { .. } => ErrorKind::Poisoned,
             Self::Unknown { .. } => ErrorKind::Unknown,
             Self::HistoryTrimmed { .. } => ErrorKind::HistoryTrimmed,
+            Self::Stopped => ErrorKind::Stopped,
             Self::Diverged(_) => ErrorKind::Diverged,
             Self::Unsupported(_) => ErrorKind::Unsupported,
         }
@@ -183,6 +200,7 @@ impl From<steadfast_durability::Error> for Error {
             E::Locked { path, holder } => Self::Busy { path, holder },
             E::Poisoned { reason } => Self::Poisoned { reason },
             E::Input(error) => error.into(),
+            E::Stopped => Self::Stopped,
             _ => Self::Io(Arc::new(error)),
         }
     }

@@ -4,11 +4,13 @@
 //! It holds the newest values of one point in history; versions are a database's own, so the
 //! run gets new ones where it is imported.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use steadfast_core::{
-    Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end,
+    Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end, stream_name,
 };
+use steadfast_durability::Stage;
 use steadfast_durability::disk::EntryKind;
 use steadfast_durability::snapshot::{
     Snapshot, SnapshotFile, SnapshotMeta, SnapshotOptions, write_snapshot_at,
@@ -19,8 +21,23 @@ use crate::commit::Submission;
 use crate::copy::CopyInfo;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::runs::{Run, decode_info, index_key};
+use crate::event_chain::ChainCheck;
+use crate::progress::metered;
+use crate::runs::{Run, RunInfo, decode_info, index_key};
 use crate::view::View;
+
+fn not_a_run(place: &SnapshotFile) -> Error {
+    Error::Invalid(format!("{place}: not an exported run"))
+}
+
+/// Bytes of the keys and values that `view` shows in a range; of those that can be read.
+fn payload_bytes(view: &View, first: &[u8]) -> u64 {
+    let rows = match prefix_end(first) {
+        Some(end) => view.inner.range(first.to_vec()..end),
+        None => view.inner.range(first.to_vec()..),
+    };
+    rows.flatten().map(|row| row.payload_bytes() as u64).sum()
+}
 
 /// Encoded bytes of one transaction of an import, at the most, give or take one row.
 const IMPORT_BYTES: usize = 4 << 20;
@@ -49,11 +66,14 @@ impl Database {
             Some(end) => view.inner.range(first..end),
             None => view.inner.range(first..),
         };
-        let rows = entry.into_iter().map(Ok).chain(rows).map(|row| Ok(row?));
+        let (watch, first) = (self.watch(), run.namespace.0.to_be_bytes());
+        let meter = RefCell::new(watch.stage(Stage::Write, || payload_bytes(view, &first)));
+        let rows = metered(&meter, entry.into_iter().map(Ok).chain(rows));
         let manifest = self.upkeep().manifest()?;
         let (version, timestamp) = (view.version(), self.upkeep().time_of(view.version())?);
         let namespace = self.namespaces().namespace(run.namespace);
         let rest = || {
+            meter.borrow_mut().end()?;
             let meta = SnapshotMeta {
                 version,
                 timestamp,
@@ -67,7 +87,13 @@ impl Database {
         let (disk, place) = (files.disk.clone(), SnapshotFile::alone(path));
         let written =
             write_snapshot_at(disk, place.clone(), manifest.database, options, rows, rest)?;
-        Snapshot::open_any(&*files.disk, &place)?.verify()?;
+        let table = Snapshot::open_any(&*files.disk, &place)?;
+        if let Err(error) = watch.over(|listener| table.verify_with(listener)) {
+            if matches!(error, Error::Stopped | Error::Closed(_)) {
+                let _ = files.disk.remove(path);
+            }
+            return Err(error);
+        }
         Ok(CopyInfo::of(&written, timestamp, started))
     }
 
@@ -93,20 +119,17 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Kind `Corruption` if the file is not what was written; `Conflict` if there is a run of
-    /// that name or with that id.
+    /// Kind `Corruption` if the file is not what was written, or the hash chain of one of its
+    /// streams is broken; `Conflict` if there is a run of that name or with that id; `Stopped` as
+    /// [`Database::with_progress`] says: what was written is removed again.
     pub fn import_run(&self, path: impl AsRef<Path>, name: Option<&str>) -> Result<Run> {
         let files = self.upkeep().files()?;
         let place = SnapshotFile::alone(path.as_ref());
         let table = Snapshot::open_any(&*files.disk, &place)?;
-        table.verify()?;
-        let not_a_run =
-            || Error::Invalid(format!("{}: not an exported run", path.as_ref().display()));
-        let [(exported, namespace)] = table.meta().namespaces.as_slice() else {
-            return Err(not_a_run());
+        self.watch().over(|listener| table.verify_with(listener))?;
+        let [(_, namespace)] = table.meta().namespaces.as_slice() else {
+            return Err(not_a_run(&place));
         };
-        let index = Key::first_of(NamespaceId::SYSTEM, TypeTag::Run);
-        let mut info = None;
         let interned = self.namespaces().intern(namespace)?;
         let run = Run { id: namespace.run(), namespace: interned };
         let view = self.view()?;
@@ -119,17 +142,43 @@ impl Database {
         }
         self.remove_rows(&view, run)?;
         drop(view);
-        let mut writes = WriteSet::new();
+        let info = match self.take_rows(&table, run) {
+            Err(error @ Error::Stopped) => {
+                self.remove_rows(&self.view()?, run)?;
+                return Err(error);
+            }
+            taken => taken?.ok_or_else(|| not_a_run(&place))?,
+        };
+        let name = name.unwrap_or(&info.name);
+        let created = self.transaction(|tx| tx.add_imported(name, namespace, &info));
+        Ok(created?.0)
+    }
+
+    /// Writes the rows of an exported run as rows of `run`. Returns what the file says of it;
+    /// `None` if the file is not that of a run.
+    fn take_rows(&self, table: &Snapshot, run: Run) -> Result<Option<RunInfo>> {
+        let index = Key::first_of(NamespaceId::SYSTEM, TypeTag::Run);
+        let exported = table.meta().namespaces.first().map(|first| first.0);
+        let mut meter = self.watch().stage(Stage::Write, || table.info().payload_bytes);
+        let (mut writes, mut info) = (WriteSet::new(), None);
+        let mut chain: Option<ChainCheck> = None;
         for section in 0..table.sections() {
             for row in table.section(section)? {
+                meter.add(row.payload_bytes() as u64)?;
                 if row.key().starts_with(index.as_bytes()) {
                     info = Some(decode_info(&row)?);
                     continue;
                 }
-                if Key::namespace_of(row.key()) != Some(*exported) {
-                    return Err(not_a_run());
+                if Key::namespace_of(row.key()) != exported {
+                    return Ok(None);
                 }
-                let mut key = interned.0.to_be_bytes().to_vec();
+                if Key::tag_of(row.key()) == Some(TypeTag::Event) {
+                    let Some(stream) = stream_name(row.key()) else { return Ok(None) };
+                    let same = chain.take().filter(|chain| chain.stream() == stream);
+                    let following = same.unwrap_or_else(|| ChainCheck::new(run.id, &stream));
+                    chain.insert(following).next(&row)?;
+                }
+                let mut key = run.namespace.0.to_be_bytes().to_vec();
                 key.extend_from_slice(&row.key()[key.len()..]);
                 Key::from_stored(&key)?;
                 writes.put_encoded(&key, row.value_bytes(), row.expiry())?;
@@ -137,10 +186,8 @@ impl Database {
             }
         }
         self.submit_if_large(&mut writes, run, 0)?;
-        let info = info.ok_or_else(not_a_run)?;
-        let name = name.unwrap_or(&info.name);
-        let created = self.transaction(|tx| tx.add_imported(name, namespace, &info));
-        Ok(created?.0)
+        meter.end()?;
+        Ok(info)
     }
 
     /// Removes what an import that was not finished left of a run that nobody sees.

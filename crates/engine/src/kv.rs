@@ -100,10 +100,14 @@ impl View {
         run: Run,
         user_key: impl AsRef<[u8]>,
     ) -> Result<Vec<(Version, Option<VersionedValue>)>> {
-        self.clone().kv_versions(&key(run, user_key.as_ref())?, run)
+        self.clone().versions_of(&key(run, user_key.as_ref())?, run)
     }
 
-    fn kv_versions(self, key: &Key, run: Run) -> Result<Vec<(Version, Option<VersionedValue>)>> {
+    pub(crate) fn versions_of(
+        self,
+        key: &Key,
+        run: Run,
+    ) -> Result<Vec<(Version, Option<VersionedValue>)>> {
         Source::check_run(&&self, run)?;
         self.inner
             .versions(key.as_bytes())?

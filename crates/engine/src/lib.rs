@@ -4,29 +4,39 @@
 //! a database is recovered, when its threads run. It knows nothing of how bytes look; that is
 //! durability's. Nothing here starts a thread that [`Database::close`] does not join.
 
+mod change;
 mod commit;
 mod commit_times;
 mod config;
 mod copy;
+mod cursor;
 mod database;
 mod entry;
 mod error;
+mod event_chain;
 mod events;
 mod export;
 mod kv;
+mod last_events;
 mod loading;
+mod losses;
 mod maintenance;
 mod namespaces;
 mod open;
+mod progress;
 mod projections;
 mod recent;
 mod restore;
 mod runs;
 mod salvage;
+mod schema;
+mod signals;
 mod source;
 mod state;
 mod stats;
+mod subscription;
 mod sync;
+mod tail;
 mod timeline;
 mod transaction;
 #[cfg(feature = "serde")]
@@ -34,24 +44,33 @@ mod typed_kv;
 mod upkeep;
 mod view;
 
+pub use change::{Change, Commit, Position, Region};
 pub use commit::{Pending, Receipt};
 pub use config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 pub use copy::{CopyInfo, restore, restore_with};
+pub use cursor::{Cursor, StreamEvent};
 pub use database::Database;
 pub use entry::{Entries, Entry};
 pub use error::{Error, ErrorKind, Result};
+pub use event_chain::{EventHash, EventHead};
 pub use events::{AppendOptions, Appended, Event, Events, Expect};
 pub use kv::KvScan;
 pub use loading::LoadStats;
+pub use losses::{Loss, Lost, RowName};
 pub use projections::Projection;
 pub use restore::Restore;
 pub use runs::{Run, RunInfo, RunStatus};
 pub use salvage::{SalvageReport, salvage, salvage_with};
+pub use schema::{DefinedSignal, SchemaBuilder};
+pub use signals::Signals;
 pub use stats::Stats;
+pub use subscription::{Notice, Subscription};
+pub use tail::Tail;
 pub use transaction::Transaction;
 pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;
 
+pub use steadfast_core::signal::{Decay, Observation, Signal, SignalDefinition, Window};
 #[cfg(feature = "serde")]
 pub use steadfast_core::typed;
 pub use steadfast_core::{
@@ -63,5 +82,5 @@ pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryRepor
 pub use steadfast_durability::snapshot::Compression;
 pub use steadfast_durability::verify::Damaged;
 pub use steadfast_durability::wal::segment::Epoch;
-pub use steadfast_durability::{Progress, ReplayStats, disk};
+pub use steadfast_durability::{Progress, ReplayStats, Stage, disk};
 pub use steadfast_storage::{StoreStats, UnifiedStore};

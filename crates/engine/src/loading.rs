@@ -2,25 +2,29 @@
 //!
 //! The database serves reads and commits from the snapshot meanwhile. Several threads may load
 //! at once, each a section at a time; whoever needs everything in memory helps, and waits for
-//! the rest. A section that is damaged is rebuilt from the older snapshot and the log, where
-//! those are still there.
+//! the rest. Sections that are damaged are rebuilt from the older snapshot and the log, where
+//! those are still there: all together, once everything else is in memory.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use steadfast_core::{SortedTable, TableError};
+use steadfast_core::{Record, SortedTable, TableError};
 use steadfast_durability::disk::Disk;
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::snapshot::Snapshot;
-use steadfast_durability::{rebuild, rebuild_commit_times};
+use steadfast_durability::{Error as DiskError, KeyRange, Stage, rebuild, rebuild_commit_times};
 use steadfast_storage::UnifiedStore;
 
 use crate::commit::CLOSED;
 use crate::commit_times::CommitTimes;
-use crate::error::{ErrorKind, Result};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::error::{Error, ErrorKind, Result};
+use crate::progress::Watch;
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
+
+/// Sections that are rebuilt with one reading of the log: what is rebuilt is held in memory twice
+/// for a moment, and a section is about a MiB.
+const REBUILT_AT_ONCE: usize = 64;
 
 /// How far loading has come.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,9 +60,11 @@ struct State {
     active: usize,
     loaded: usize,
     rebuilt: usize,
+    /// Sections to be rebuilt, and what is wrong with them.
+    damaged: Vec<(usize, TableError)>,
     failed: Vec<(usize, TableError)>,
     /// What is wrong with the times of commits in the snapshot.
-    times: Option<String>,
+    times: Option<TableError>,
     loaded_after: Option<Duration>,
 }
 
@@ -113,32 +119,28 @@ impl Loading {
     }
 
     fn load(&self, section: usize, store: &UnifiedStore, sources: &Sources<'_>) {
-        let mut rebuilt = 0;
-        let mut result = store.load_section(section).map(drop);
-        if let Err(steadfast_storage::Error::Table(error)) = result.clone()
-            && error.is_corruption()
-        {
-            log::error!("{error}");
-            match self.rebuild(section, sources) {
-                Ok(rows) => {
-                    store.supply_section(section, rows);
-                    result = Ok(());
-                    rebuilt = 1;
-                    log::warn!("{}: rebuilt from the older snapshot and the log", error.file);
-                }
-                Err(why) => log::error!("{}: cannot be rebuilt: {why}", error.file),
-            }
-        }
+        let result = store.load_section(section).map(drop);
         let mut state = self.lock();
-        state.active -= 1;
         match result {
-            Ok(()) => {
-                state.loaded += 1;
-                state.rebuilt += rebuilt;
+            Ok(()) => state.loaded += 1,
+            Err(steadfast_storage::Error::Table(error)) if error.is_corruption() => {
+                log::error!("{error}");
+                state.damaged.push((section, error));
             }
             Err(steadfast_storage::Error::Table(error)) => state.failed.push((section, error)),
             Err(error) => log::error!("loading section {section}: {error}"),
         }
+        // Whoever is the last one knows of all the damage, so that the log is replayed once.
+        if state.active == 1 && state.taken[0] + state.taken[1] >= self.snapshot.sections() {
+            let mut damaged = std::mem::take(&mut state.damaged);
+            drop(state);
+            damaged.sort_by_key(|damaged| damaged.0);
+            for some in damaged.chunks(REBUILT_AT_ONCE) {
+                self.rebuild(some, store, sources);
+            }
+            state = self.lock();
+        }
+        state.active -= 1;
         self.note_if_done(&mut state, store);
         drop(state);
         self.changed.notify_all();
@@ -151,18 +153,58 @@ impl Loading {
         }
     }
 
+    /// Supplies these sections, which are damaged, from the older snapshot and the log.
     fn rebuild(
         &self,
-        section: usize,
+        damaged: &[(usize, TableError)],
+        store: &UnifiedStore,
         sources: &Sources<'_>,
-    ) -> Result<Vec<steadfast_core::Record>> {
+    ) {
+        let rebuilt = self.rows_of(damaged, sources);
+        let mut state = self.lock();
+        let rebuilt = match rebuilt {
+            Ok(rebuilt) => rebuilt,
+            Err(why) => {
+                log::error!("{}: cannot be rebuilt: {why}", damaged[0].1.file);
+                state.failed.extend_from_slice(damaged);
+                return;
+            }
+        };
+        drop(state);
+        for ((section, error), rows) in damaged.iter().zip(rebuilt) {
+            match rows {
+                Ok(rows) => {
+                    store.supply_section(*section, rows);
+                    log::warn!("{error}: rebuilt from the older snapshot and the log");
+                    state = self.lock();
+                    state.loaded += 1;
+                    state.rebuilt += 1;
+                }
+                Err(why) => {
+                    log::error!("{error}: cannot be rebuilt: {why}");
+                    state = self.lock();
+                    state.failed.push((*section, error.clone()));
+                }
+            }
+            drop(state);
+        }
+    }
+
+    fn rows_of(
+        &self,
+        damaged: &[(usize, TableError)],
+        sources: &Sources<'_>,
+    ) -> Result<Vec<steadfast_durability::Result<Vec<Record>>>> {
         let Sources { disk, layout, manifest } = sources;
         let manifest = &manifest()?;
-        let low = if section == 0 { &[][..] } else { self.snapshot.first_key(section) };
-        let high = section + 1 < self.snapshot.sections();
-        let high = high.then(|| self.snapshot.first_key(section + 1));
+        let range = |&(section, _): &(usize, TableError)| {
+            let low = if section == 0 { &[][..] } else { self.snapshot.first_key(section) };
+            let high = section + 1 < self.snapshot.sections();
+            KeyRange { low, high: high.then(|| self.snapshot.first_key(section + 1)) }
+        };
+        let ranges: Vec<_> = damaged.iter().map(range).collect();
         let (number, version) = (self.snapshot.info().number, self.snapshot.meta().version);
-        Ok(rebuild(*disk, layout, manifest, number, version, low, high)?)
+        Ok(rebuild(*disk, layout, manifest, number, version, &ranges)?)
     }
 
     /// Has the times of commits in memory when it returns: where the snapshot's are damaged, from
@@ -171,7 +213,7 @@ impl Loading {
         let error = match times.ask(|_| ()) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() != ErrorKind::Corruption => return Err(error),
-            Err(error) => error.to_string(),
+            Err(error) => self.as_table_error(&error),
         };
         let Sources { disk, layout, manifest } = sources;
         let (number, version) = (self.snapshot.info().number, self.snapshot.meta().version);
@@ -191,23 +233,46 @@ impl Loading {
             Err(why) => {
                 log::error!("{error}: the times of commits are lost: {why}");
                 times.forget_older();
-                state.times = Some(format!("{error}: the times of commits are lost"));
+                state.times = Some(error);
             }
         }
         Ok(())
+    }
+
+    /// Where the times of commits are damaged.
+    fn as_table_error(&self, error: &Error) -> TableError {
+        match error {
+            Error::Corruption(DiskError::Table(error)) => error.clone(),
+            error => TableError {
+                file: Layout::snapshot_label(self.snapshot.info().number).into(),
+                offset: 0,
+                reason: error.to_string().into(),
+                io: None,
+            },
+        }
+    }
+
+    /// What is wrong with the times of commits, if they are lost.
+    pub(crate) fn lost_times(&self) -> Option<TableError> {
+        self.lock().times.clone()
     }
 
     /// Loads what is left, and waits until everything is in memory.
     ///
     /// # Errors
     ///
-    /// What is wrong with the first section that could not be loaded; it was tried again.
+    /// What is wrong with the first section that could not be loaded; it was tried again. Or
+    /// what the watch says; then the rest stays to be loaded.
     pub(crate) fn finish(
         &self,
         store: &UnifiedStore,
         sources: &Sources<'_>,
-        stopping: &AtomicBool,
+        watch: Watch<'_>,
     ) -> Result<()> {
+        let file_bytes = self.snapshot.info().file_bytes;
+        let mut meter = watch.stage(Stage::Load, || file_bytes);
+        let of_section = file_bytes / (self.snapshot.sections() as u64).max(1);
+        let bytes_of = |loaded: usize| of_section * loaded as u64;
         let again: Vec<usize> = {
             let mut state = self.lock();
             let again = std::mem::take(&mut state.failed);
@@ -215,16 +280,36 @@ impl Loading {
             again.into_iter().map(|(section, _)| section).collect()
         };
         again.into_iter().for_each(|section| self.load(section, store, sources));
-        while !stopping.load(Ordering::Acquire) && self.load_next(End::Front, store, sources) {}
+        loop {
+            meter.come_to(bytes_of(self.lock().loaded))?;
+            if !self.load_next(End::Front, store, sources) {
+                break;
+            }
+        }
         let mut state = self.lock();
         while state.active > 0 {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let loaded = state.loaded;
+            drop(state);
+            meter.come_to(bytes_of(loaded))?;
+            state = self.lock();
         }
         match state.failed.first() {
-            None if !store.is_loaded() => Err(CLOSED),
-            Some((_, error)) => Err(steadfast_storage::Error::Table(error.clone()).into()),
-            None => Ok(()),
+            None if !store.is_loaded() => return Err(CLOSED),
+            Some((_, error)) => {
+                return Err(steadfast_storage::Error::Table(error.clone()).into());
+            }
+            None => drop(state),
         }
+        meter.come_to(file_bytes)?;
+        meter.end()
+    }
+
+    /// Bytes of keys and values that are not in memory yet, about.
+    pub(crate) fn bytes_to_load(&self) -> u64 {
+        let (loaded, sections) = (self.lock().loaded as u64, self.snapshot.sections() as u64);
+        let bytes = self.snapshot.info().payload_bytes / sections.max(1);
+        bytes * sections.saturating_sub(loaded)
     }
 
     /// The sections that could not be loaded.
@@ -248,7 +333,7 @@ impl Loading {
             loaded: state.loaded,
             rebuilt: state.rebuilt,
             failed: failed.collect(),
-            times: state.times.clone(),
+            times: state.times.as_ref().map(|why| format!("{why}: the times of commits are lost")),
             loaded_after: state.loaded_after,
         }
     }

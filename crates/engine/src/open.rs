@@ -24,8 +24,9 @@ use crate::commit::{Log, Start};
 use crate::commit_times::CommitTimes;
 use crate::config::{DatabaseBuilder, DurabilityMode};
 use crate::database::{Database, Parts};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::namespaces::Namespaces;
+use crate::progress::tell;
 use crate::sync::Instant;
 
 /// What the caller wants of a directory.
@@ -246,7 +247,7 @@ fn create(builder: &DatabaseBuilder, layout: &Layout) -> Result<Manifest> {
 }
 
 /// Opens for reading and writing.
-pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Database> {
+pub(crate) fn open(builder: DatabaseBuilder, intent: Intent) -> Result<Database> {
     builder.config.check()?;
     let started = Instant::now();
     let layout = Layout::new(&builder.path);
@@ -295,7 +296,7 @@ pub(crate) fn open(mut builder: DatabaseBuilder, intent: Intent) -> Result<Datab
         &contents,
         policy,
         Beside::Nobody,
-        &mut builder.progress,
+        &mut |progress| tell(builder.progress.as_ref(), progress),
     )?;
     let options = WalOptions {
         segment_bytes: builder.config.segment_bytes,
@@ -350,7 +351,7 @@ fn snapshot_bytes(contents: &Contents) -> u64 {
 }
 
 /// Opens for reading only, also beside a writer: no lock is kept and nothing is written.
-pub(crate) fn open_read_only(mut builder: DatabaseBuilder) -> Result<Database> {
+pub(crate) fn open_read_only(builder: DatabaseBuilder) -> Result<Database> {
     let started = Instant::now();
     let layout = Layout::new(&builder.path);
     let disk = builder.disk.clone();
@@ -360,14 +361,14 @@ pub(crate) fn open_read_only(mut builder: DatabaseBuilder) -> Result<Database> {
         let live = disk.is_locked(&layout.lock()).unwrap_or(false);
         let beside = if live { Beside::AWriter } else { Beside::Nobody };
         let Some(manifest) = existing(&*disk, &layout)? else { return Err(not_found(&layout)) };
-        let error = match read_once(&mut builder, &layout, &manifest, beside) {
+        let error = match read_once(&builder, &layout, &manifest, beside) {
             Ok((contents, report)) => break (contents, report, manifest),
             Err(error) => error,
         };
         // A file that vanished or a change half made is no damage: look again while somebody
         // is writing, or was until a moment ago.
         let changed = existing(&*disk, &layout)?.is_none_or(|now| now != manifest);
-        if !(live || changed) || attempt == READ_ATTEMPTS {
+        if !(live || changed) || attempt == READ_ATTEMPTS || error.kind() == ErrorKind::Stopped {
             return Err(error);
         }
         std::thread::sleep(READ_PAUSE);
@@ -395,7 +396,7 @@ fn existing(disk: &dyn Disk, layout: &Layout) -> Result<Option<Manifest>> {
 }
 
 fn read_once(
-    builder: &mut DatabaseBuilder,
+    builder: &DatabaseBuilder,
     layout: &Layout,
     manifest: &Manifest,
     beside: Beside,
@@ -405,21 +406,15 @@ fn read_once(
     let opened = open_snapshot(&*disk, layout, manifest, builder.config.policy)?;
     let contents = Contents::on(retention(), &opened);
     let policy = builder.config.policy;
-    let recovered: Recovered = recover(
-        &*disk,
-        layout,
-        manifest,
-        opened,
-        &contents,
-        policy,
-        beside,
-        &mut builder.progress,
-    )?;
+    let recovered: Recovered =
+        recover(&*disk, layout, manifest, opened, &contents, policy, beside, &mut |progress| {
+            tell(builder.progress.as_ref(), progress)
+        })?;
     recovered.check_whole()?;
     if sabotaged(Sabotage::ReadOnlyWrites) {
         manifest.write(&*disk, layout)?;
     }
-    if recovered.sync_for_reading() {
+    if recovered.sync_for_reading(&*disk, layout) {
         return Ok((contents, recovered.report().clone()));
     }
     let contents = Contents::on(retention(), recovered.opened());
@@ -451,7 +446,7 @@ pub(crate) fn open_expecting(
     let (contents, report) = {
         let mut reading = DatabaseBuilder::new(&builder.path);
         reading.disk = disk;
-        read_once(&mut reading, &layout, &manifest, Beside::Nobody)?
+        read_once(&reading, &layout, &manifest, Beside::Nobody)?
     };
     if contents.store.current_version() < version {
         let mut report = report;

@@ -1,11 +1,17 @@
 //! Restoring from entries: each with the version and time it had.
 
-use steadfast_core::{Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, limits};
+use steadfast_core::signal::{SignalDefinition, signal_key};
+use steadfast_core::{
+    Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, event_seq, limits,
+};
 
 use crate::database::Database;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::events::{AppendOptions, event_value, idempotency_record_key, idempotency_value};
+use crate::event_chain::{ChainCheck, EventHash, seal, stored_hash};
+use crate::events::{
+    AppendOptions, Event, encode_event, idempotency_record_key, idempotency_value, last_event,
+};
 use crate::runs::{Run, RunStatus};
 use crate::transaction::Transaction;
 
@@ -59,7 +65,13 @@ impl Restore {
         self.transaction.add_run(name, namespace, status, created)
     }
 
-    /// Adds an entry of `run`. Its version and time are those of the commit.
+    /// Adds an entry of `run`. Its version and time are those of the commit. The events of a
+    /// stream come in their order; one whose hash is [`EventHash::NONE`] gets the one it must
+    /// have.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Corruption` if an event is missing or has another hash than it must have.
     pub fn entry(&mut self, run: Run, entry: &Entry) -> Result<()> {
         let tx = &mut self.transaction;
         let mut write = |key: Key, value: &Option<Value>, expiry| match value {
@@ -73,30 +85,59 @@ impl Restore {
             Entry::State { cell, value, .. } => {
                 write(Key::new(run.namespace, TypeTag::State, cell)?, value, None)
             }
-            Entry::Event { stream, event } => {
-                let options = AppendOptions {
-                    idempotency_key: event.idempotency_key.clone(),
-                    kind: event.kind.clone(),
-                    causation: event.causation.clone(),
-                    correlation: event.correlation.clone(),
-                    time: event.time,
-                    ..AppendOptions::default()
-                };
-                let value = event_value(event.payload.clone(), &options)?;
-                write(event_key(run.namespace, stream, event.seq)?, &Some(value), None)?;
-                if let Some(key) = &event.idempotency_key {
-                    let receipt = idempotency_value(stream, event.seq)?;
-                    write(idempotency_record_key(run, key)?, &Some(receipt), None)?;
-                }
-                Ok(())
+            Entry::Event { stream, event } => self.event(run, stream, event),
+            Entry::Signal { name, entity, signal, .. } => {
+                let key = signal_key(run.namespace, name, entity)?;
+                let Some(signal) = signal else { return write(key, &None, None) };
+                signal.check()?;
+                tx.put_signal(run, &key, signal)
             }
         }
+    }
+
+    /// Adds the definition of a signal.
+    pub fn signal_definition(&mut self, name: &str, definition: &SignalDefinition) -> Result<()> {
+        self.transaction.put_definition(name, definition)
+    }
+
+    fn event(&mut self, run: Run, stream: &[u8], event: &Event) -> Result<()> {
+        let mut tx = &mut self.transaction;
+        let options = AppendOptions {
+            idempotency_key: event.idempotency_key.clone(),
+            kind: event.kind.clone(),
+            causation: event.causation.clone(),
+            correlation: event.correlation.clone(),
+            time: event.time,
+            scope: event.scope.clone(),
+            ..AppendOptions::default()
+        };
+        let chain = ChainCheck::new(run.id(), stream);
+        let last = last_event(&mut tx, run, stream)?;
+        let next = last.as_ref().and_then(|last| event_seq(last.key())).map_or(0, |seq| seq + 1);
+        if event.seq != next {
+            return Err(chain.broken(next, "it is missing"));
+        }
+        let previous = last.as_ref().and_then(stored_hash).unwrap_or(EventHash::NONE);
+        let mut value = encode_event(event.payload.clone(), &options)?;
+        let hash = seal(run.id(), stream, event.seq, &previous, &mut value);
+        if event.hash != EventHash::NONE && event.hash != hash {
+            let what = "its hash is not that of what it holds and follows";
+            return Err(chain.broken(event.seq, what));
+        }
+        tx.put_encoded(run, &event_key(run.namespace, stream, event.seq)?, &value)?;
+        if let Some(key) = &event.idempotency_key {
+            let receipt = idempotency_value(stream, event.seq, &hash)?;
+            tx.put(run, &idempotency_record_key(run, key)?, &receipt, None)?;
+        }
+        Ok(())
     }
 
     /// Commits it, without waiting for more than the kernel; [`Database::flush`] at the end
     /// makes everything durable.
     pub fn commit(mut self) -> Result<()> {
         let fixed = Some((self.version, self.timestamp));
-        self.transaction.submit_as(fixed)?.wait().map(drop)
+        self.transaction.submit_as(fixed)?.wait()?;
+        self.transaction.database().forget_definitions();
+        Ok(())
     }
 }

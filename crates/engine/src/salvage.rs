@@ -1,9 +1,10 @@
 //! Taking out of a damaged database what can be taken, into a new one.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Mutex;
 
-use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Version};
+use steadfast_core::{NamespaceId, Record, ReplayTarget, SortedTable, Timestamp, Version};
 use steadfast_durability::layout::Layout;
 use steadfast_durability::manifest::Manifest;
 use steadfast_durability::recovery::{
@@ -12,15 +13,18 @@ use steadfast_durability::recovery::{
 use steadfast_durability::snapshot::{SnapshotMeta, salvage_rows};
 use steadfast_durability::wal::chain::Beside;
 use steadfast_durability::wal::writer::NamespaceLookup;
-use steadfast_durability::{Error as DiskError, manifest_from_files};
+use steadfast_durability::{Error as DiskError, Stage, manifest_from_files};
 
 use crate::config::DatabaseBuilder;
 use crate::copy::{CopyInfo, Source, write_copy};
 use crate::database::Database;
-use crate::error::{Error, Result};
-use crate::loading::{End, Loading, Sources};
+use crate::error::{Error, ErrorKind, Result};
+use crate::loading::{Loading, Sources};
+use crate::losses::{Found, Loss, Lost, RunNames};
 use crate::open::{Contents, is_vacant};
+use crate::progress::{Watch, metered, tell};
 use crate::sync::Instant;
+use crate::view::View;
 
 /// What salvaging found, and what it could not take along.
 #[derive(Debug, Clone)]
@@ -32,8 +36,8 @@ pub struct SalvageReport {
     pub version: Version,
     /// Versions of keys that were taken along.
     pub rows: u64,
-    /// What was lost, a line each: file, offset, what is wrong there, what it may have held.
-    pub losses: Vec<String>,
+    /// What was lost, and what it may have held.
+    pub losses: Vec<Loss>,
     /// The MANIFEST was missing or damaged, and was made up from the files.
     pub manifest_made_up: bool,
     /// The new database; `None` if it was only a trial.
@@ -51,7 +55,8 @@ pub struct SalvageReport {
 /// # Errors
 ///
 /// Kind `NotFound` if there is nothing that was ever a database; `Busy`; `Io`; `Invalid` if
-/// `target` holds anything.
+/// `target` holds anything; `Stopped` if whoever [`DatabaseBuilder::on_progress`] tells wants no
+/// more of it.
 pub fn salvage(damaged: impl AsRef<Path>, target: Option<&Path>) -> Result<SalvageReport> {
     salvage_with(Database::builder(damaged), target)
 }
@@ -75,13 +80,14 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         Ok(None) | Err(DiskError::Corrupt { .. }) => (manifest_from_files(&*disk, &layout)?, true),
         Err(error) => return Err(error.into()),
     };
+    let watch = Watch::new(builder.progress.as_ref(), None);
     let mut losses = Vec::new();
     let policy = RecoveryPolicy::AcceptLoss;
     let opened = open_snapshot(&*disk, &layout, &manifest, policy)?;
     let contents = Contents::on(manifest.retention.clone(), &opened);
     let sources = Sources { disk: &*disk, layout: &layout, manifest: &|| Ok(manifest.clone()) };
     match &opened.snapshot {
-        Some(_) => load(&contents, &sources, &mut losses)?,
+        Some(_) => load(&contents, &sources, watch, &mut losses)?,
         // Where the log has everything, nothing of the snapshot is needed.
         None if opened.is_corrupt() => take_rows(&contents, &sources, &opened, &mut losses)?,
         None => {}
@@ -94,19 +100,21 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         &contents,
         policy,
         Beside::Nobody,
-        &mut |_| {},
+        &mut |progress| tell(builder.progress.as_ref(), progress),
     )?;
     let report = recovered.report().clone();
     if let Some(damage) = &report.damage {
         let last = report.last_version;
-        losses.push(format!("{damage}: nothing of the log behind version {last} was taken"));
+        losses.push(Found::damage(damage, Lost::Commits { after: last }));
     }
     let view = contents.store.view(builder.clock.now());
     let version = view.version();
+    // Told at last: only now is known what the runs are called.
+    let runs = run_names(&contents, builder.clock.now());
     let mut result = SalvageReport {
         version,
         rows: contents.store.stats().versions as u64,
-        losses,
+        losses: losses.into_iter().map(|found| found.named(&runs)).collect(),
         manifest_made_up,
         copy: None,
         recovery: report,
@@ -115,7 +123,10 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         let times = &contents.times;
         let lookup = |id: NamespaceId| Some((id, contents.namespaces.namespace(id)?));
         let timestamp = times.ask(|times| times.time_of(version))?.unwrap_or_default();
+        let payload = || contents.store.stats().payload_bytes as u64;
+        let meter = RefCell::new(watch.stage(Stage::Write, payload));
         let rest = || {
+            meter.borrow_mut().end()?;
             let meta = SnapshotMeta {
                 version,
                 timestamp,
@@ -128,23 +139,35 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
         let source = Source {
             upto: (version, timestamp),
             rest,
-            rows: view.range_versions(..).map(|row| Ok(row?)),
+            rows: metered(&meter, view.range_versions(..)),
             next_version: recovered.next_version().max(version.next()),
             manifest,
         };
-        result.copy = Some(write_copy(&disk, target, builder.config.compression, source)?);
+        let compression = builder.config.compression;
+        result.copy = Some(write_copy(&disk, target, compression, source, watch)?);
     }
     Ok(result)
 }
 
 /// Loads the snapshot, with what can be read of the sections that are damaged and cannot be
 /// rebuilt.
-fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) -> Result<()> {
+fn load(
+    contents: &Contents,
+    sources: &Sources<'_>,
+    watch: Watch<'_>,
+    losses: &mut Vec<Found>,
+) -> Result<()> {
     let Some(snapshot) = &contents.snapshot else { return Ok(()) };
     let loading = Loading::new(snapshot.clone(), Instant::now());
-    while loading.load_next(End::Front, &contents.store, sources) {}
+    match loading.finish(&contents.store, sources, watch) {
+        Err(error) if error.kind() != ErrorKind::Corruption && error.kind() != ErrorKind::Io => {
+            return Err(error);
+        }
+        // What cannot be loaded is salvaged as far as it goes.
+        Err(_) | Ok(()) => {}
+    }
     loading.load_times(&contents.times, sources)?;
-    losses.extend(loading.stats().times);
+    losses.extend(loading.lost_times().map(|error| Found::table(&error, Lost::CommitTimes)));
     let failed = loading.failed();
     if failed.is_empty() {
         return Ok(());
@@ -159,7 +182,8 @@ fn load(contents: &Contents, sources: &Sources<'_>, losses: &mut Vec<String>) ->
             rows.push(row);
         }
     })?;
-    losses.extend(salvaged.losses.iter().map(describe));
+    let upto = Some(snapshot.meta().version);
+    losses.extend(salvaged.losses.into_iter().map(|piece| Found::Piece(piece, upto)));
     for (section, rows) in sections {
         contents.store.supply_section(section, rows);
     }
@@ -171,12 +195,12 @@ fn take_rows(
     contents: &Contents,
     sources: &Sources<'_>,
     opened: &Opened,
-    losses: &mut Vec<String>,
+    losses: &mut Vec<Found>,
 ) -> Result<()> {
     let Sources { disk, layout, manifest } = sources;
     let manifest = manifest()?;
     let Some(newest) = manifest.newest_snapshot() else { return Ok(()) };
-    losses.extend(opened.damage().map(ToString::to_string));
+    losses.extend(opened.damage().map(|damage| Found::damage(damage, Lost::Directory)));
     let rows = Mutex::new(Vec::new());
     let taken = salvage_rows(*disk, layout, newest.number, manifest.database, |row| {
         rows.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(row);
@@ -184,11 +208,22 @@ fn take_rows(
     let salvaged = match taken {
         Ok(salvaged) => salvaged,
         Err(error) => {
-            losses.push(error.to_string());
+            losses.push(Found::Known(Loss {
+                file: Layout::snapshot_label(newest.number),
+                offset: 0,
+                bytes: None,
+                damage: error.to_string(),
+                lost: Lost::Rows {
+                    after: None,
+                    before: None,
+                    versions: (Version(1), Some(newest.version)),
+                },
+            }));
             return Ok(());
         }
     };
-    losses.extend(salvaged.losses.iter().map(describe));
+    let found = |piece| Found::Piece(piece, Some(newest.version));
+    losses.extend(salvaged.losses.into_iter().map(found));
     match &salvaged.meta {
         Some(meta) => {
             for (id, namespace) in &meta.namespaces {
@@ -196,7 +231,13 @@ fn take_rows(
             }
             contents.store.raise_floors(&meta.floors);
         }
-        None => losses.push("the names of the runs in the snapshot, where the log has none".into()),
+        None => losses.push(Found::Known(Loss {
+            file: Layout::snapshot_label(newest.number),
+            offset: 0,
+            bytes: None,
+            damage: "the block that says what it is cannot be read".into(),
+            lost: Lost::RunNames,
+        })),
     }
     let mut rows = rows.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     rows.sort_by_key(Record::version);
@@ -208,10 +249,9 @@ fn take_rows(
     Ok(())
 }
 
-fn describe(loss: &steadfast_durability::snapshot::Loss) -> String {
-    let key = |key: &Option<Vec<u8>>, none: &str| {
-        key.as_ref().map_or_else(|| none.to_owned(), |key| key.escape_ascii().to_string())
-    };
-    let (low, high) = (key(&loss.low, "the first key"), key(&loss.high, "the last key"));
-    format!("{}: {} bytes, between {low} and {high}", loss.error, loss.bytes)
+/// What the runs are called, as far as that can be read.
+fn run_names(contents: &Contents, now: Timestamp) -> RunNames {
+    let (inner, namespaces) = (contents.store.view(now), contents.namespaces.clone());
+    let runs = View { inner, namespaces }.list_runs().unwrap_or_default();
+    runs.into_iter().map(|info| (info.run.namespace, info.name)).collect()
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use steadfast_core::{KeyRef, Record, Timestamp};
 use steadfast_storage::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::runs::Run;
 
 /// Somewhere that records are read from, at one version and one time.
@@ -21,8 +21,8 @@ pub(crate) trait Source {
     /// The live records from `start` on, up to and without `end`, in key order.
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows;
 
-    /// The last live record from `start` on, before `end`.
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>>;
+    /// The last event of the stream whose keys begin with `prefix`.
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>>;
 }
 
 /// Live records in key order, from both ends: those of a view, with uncommitted ones of a
@@ -33,15 +33,26 @@ pub(crate) struct Rows {
     now: Timestamp,
     front: Option<Record>,
     back: Option<Record>,
+    /// What could not be read before it began.
+    failed: Option<Error>,
 }
 
 impl Rows {
     pub(crate) fn new(committed: Range, own: VecDeque<Record>, now: Timestamp) -> Self {
-        Self { committed, own, now, front: None, back: None }
+        Self { committed, own, now, front: None, back: None, failed: None }
+    }
+
+    /// With an error in the place of its rows.
+    pub(crate) fn failed(mut self, error: Error) -> Self {
+        self.failed = Some(error);
+        self
     }
 
     /// What one end gives next: `own` records win over committed ones of the same key.
     fn step(&mut self, forward: bool) -> Option<Result<Record>> {
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
         loop {
             if self.own.is_empty() {
                 // Nothing lies over the rest: this is all there is to most scans.

@@ -25,6 +25,12 @@ impl View {
     pub fn state_read(&self, run: Run, cell: &str) -> Result<Option<VersionedValue>> {
         read(self, run, cell)
     }
+
+    /// Every kept version of `cell` up to this view, newest first.
+    pub fn state_history(&self, run: Run, cell: &str) -> Result<Vec<VersionedValue>> {
+        let versions = self.clone().versions_of(&key(run, cell)?, run)?;
+        Ok(versions.into_iter().filter_map(|(_, value)| value).collect())
+    }
 }
 
 impl Transaction {
@@ -64,6 +70,20 @@ impl Transaction {
         self.expect_version(run, &key, "state cell", cell.as_bytes(), expected)?;
         self.put(run, &key, &value.into(), None)
     }
+
+    /// Gives `cell` the value that `step` makes of the one it has, if it has one. Returns the
+    /// new value.
+    pub fn state_transition(
+        &mut self,
+        run: Run,
+        cell: &str,
+        step: impl FnOnce(Option<&Value>) -> Result<Value>,
+    ) -> Result<Value> {
+        let found = self.state_read(run, cell)?;
+        let value = step(found.as_ref().map(|found| &found.value))?;
+        self.state_set(run, cell, value.clone())?;
+        Ok(value)
+    }
 }
 
 impl Database {
@@ -93,5 +113,21 @@ impl Database {
     ) -> Result<Receipt> {
         let value = value.into();
         self.transaction(|tx| tx.state_cas(run, cell, expected, value.clone())).map(|done| done.1)
+    }
+    /// [`Transaction::state_transition`] in a transaction of its own, which starts again when
+    /// another one came in between: `step` may run several times, and should only compute.
+    /// Returns the new value and the receipt.
+    pub fn state_transition(
+        &self,
+        run: Run,
+        cell: &str,
+        mut step: impl FnMut(Option<&Value>) -> Result<Value>,
+    ) -> Result<(Value, Receipt)> {
+        self.transaction(|tx| tx.state_transition(run, cell, &mut step))
+    }
+
+    /// [`View::state_history`] of a view opened now.
+    pub fn state_history(&self, run: Run, cell: &str) -> Result<Vec<VersionedValue>> {
+        self.view()?.state_history(run, cell)
     }
 }

@@ -34,6 +34,9 @@ pub struct Stats {
     pub load: LoadStats,
     /// Bytes in memory of the times of commits.
     pub commit_times_bytes: usize,
+    /// Idempotency keys of all runs, each kept as long as its run; `None` where damage keeps
+    /// them from being counted. They are counted now, so many make this take longer.
+    pub idempotency_keys: Option<u64>,
     /// Transactions that began and have not ended.
     pub running_transactions: usize,
     /// Why the database takes no more writes, if so.

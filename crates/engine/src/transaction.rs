@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use steadfast_core::limits::{TXN_BYTES_MAX, TXN_WRITES_MAX};
+use steadfast_core::signal::{Delta, Observation, Signal, SignalDefinition};
 use steadfast_core::{
     CrashPoint, Key, KeyRef, NamespaceId, Record, RecordBuilder, Sabotage, Timestamp, Value,
-    Version, WriteSet, check_crash_point, sabotaged,
+    Version, WriteSet, check_crash_point, event_seq, prefix_end, sabotaged,
 };
 
 use crate::commit::{Pending, Receipt, Submission};
@@ -15,8 +16,9 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::recent::ReadSet;
 use crate::runs::Run;
+use crate::signals::{first_own, fold_own, push_own};
 use crate::source::{Rows, Source};
-use crate::view::{check_live, range};
+use crate::view::{View, check_live, range};
 
 /// A transaction: everything it reads is from one point in history, with its own writes on
 /// top, and its writes become visible together or not at all.
@@ -31,6 +33,8 @@ pub struct Transaction {
     reads: ReadSet,
     /// Its writes, by key, as records of [`Version::MAX`].
     writes: BTreeMap<Box<[u8]>, Record>,
+    /// What it observed, by key; no key is in both.
+    signals: BTreeMap<Box<[u8]>, Delta>,
     bytes: usize,
     /// Runs that it creates.
     created: Vec<Run>,
@@ -51,6 +55,7 @@ impl Transaction {
             view,
             reads: ReadSet::default(),
             writes: BTreeMap::new(),
+            signals: BTreeMap::new(),
             bytes: 0,
             created: Vec::new(),
             level: database.mode().level(),
@@ -77,7 +82,7 @@ impl Transaction {
 
     /// How many keys it has written so far.
     pub fn write_count(&self) -> usize {
-        self.writes.len()
+        self.writes.len() + self.signals.len()
     }
 
     /// Commits: validates, writes, waits for the durability asked for, and makes the writes
@@ -113,7 +118,7 @@ impl Transaction {
     }
 
     fn queue(mut self) -> Result<Option<Pending>> {
-        if self.writes.is_empty() {
+        if self.write_count() == 0 {
             if self.level == 2 {
                 // What it read may be an earlier commit that its caller now relies on.
                 self.database.pipeline()?.wait_durable(self.view.version())?;
@@ -140,6 +145,14 @@ impl Transaction {
                 namespaces.push(namespace);
             }
         }
+        for (key, delta) in &self.signals {
+            writes.delta(key, &delta.encode()?)?;
+            if let Some(namespace) = Key::namespace_of(key)
+                && !namespaces.contains(&namespace)
+            {
+                namespaces.push(namespace);
+            }
+        }
         // The index entry names a run before the run has data: define it with that.
         for run in &self.created {
             if !namespaces.contains(&run.namespace) {
@@ -157,6 +170,11 @@ impl Transaction {
             fixed,
             created: self.created.iter().map(|run| run.namespace).collect(),
         })
+    }
+
+    /// What it looks at, without its own writes; reading there is never a conflict.
+    pub(crate) fn committed(&self) -> View {
+        self.database.wrap(self.view.clone())
     }
 
     /// Gives up everything it wrote.
@@ -187,6 +205,14 @@ impl Transaction {
         self.put_unchecked(key, value, expiry)
     }
 
+    /// Writes an encoded value, checked already, to `key` of `run`.
+    pub(crate) fn put_encoded(&mut self, run: Run, key: &Key, value: &[u8]) -> Result<()> {
+        self.check_run(run)?;
+        let bytes = [key.as_bytes(), value].concat();
+        let builder = self.builder(None);
+        self.write(builder.put(&bytes, key.as_bytes().len()))
+    }
+
     /// Writes `value` to `key` of the database's own namespace.
     pub(crate) fn put_in_system(&mut self, key: &Key, value: &Value) -> Result<()> {
         self.put_unchecked(key, value, None)
@@ -196,6 +222,15 @@ impl Transaction {
         let mut bytes = key.as_bytes().to_vec();
         value.encode(&mut bytes)?;
         let builder = self.builder(expiry);
+        self.write(builder.put(&bytes, key.as_bytes().len()))
+    }
+
+    /// Gives a signal the state it has elsewhere.
+    pub(crate) fn put_signal(&mut self, run: Run, key: &Key, signal: &Signal) -> Result<()> {
+        self.check_run(run)?;
+        let mut bytes = key.as_bytes().to_vec();
+        signal.encode(&mut bytes);
+        let builder = self.builder(None);
         self.write(builder.put(&bytes, key.as_bytes().len()))
     }
 
@@ -211,12 +246,45 @@ impl Transaction {
     }
 
     fn write(&mut self, record: Record) -> Result<()> {
-        let (bytes, writes) = (self.bytes + record.payload_bytes() + 32, self.writes.len() + 1);
+        self.make_room(record.payload_bytes() + 32)?;
+        // What it observed of the key comes before, and is gone.
+        self.signals.remove(record.key());
+        self.writes.insert(record.key().into(), record);
+        check_crash_point(CrashPoint::AfterWrite);
+        Ok(())
+    }
+
+    fn make_room(&mut self, payload: usize) -> Result<()> {
+        let (bytes, writes) = (self.bytes + payload, self.write_count() + 1);
         if bytes > TXN_BYTES_MAX || writes > TXN_WRITES_MAX {
             return Err(steadfast_core::Error::TransactionTooLarge { bytes, writes }.into());
         }
         self.bytes = bytes;
-        self.writes.insert(record.key().into(), record);
+        Ok(())
+    }
+
+    /// Notes an observation of the signal at `key`.
+    pub(crate) fn observe(
+        &mut self,
+        key: &Key,
+        definition: SignalDefinition,
+        observation: Observation,
+    ) -> Result<()> {
+        if let Some(own) = self.writes.get(key.as_bytes()) {
+            // It wrote the signal itself, so there is a value to fold into.
+            let mut delta = first_own(definition);
+            push_own(&mut delta, observation)?;
+            let base = Some(own).filter(|own| !own.is_tombstone()).map(|own| {
+                let builder = RecordBuilder { version: Version::ZERO, ..self.builder(None) };
+                builder.put(&[own.key(), own.value_bytes()].concat(), own.key().len())
+            });
+            let folded = fold_own(base.as_ref(), key.as_bytes(), &delta, self.now())?;
+            return self.write(folded);
+        }
+        let first = !self.signals.contains_key(key.as_bytes());
+        self.make_room(if first { key.as_bytes().len() + 64 } else { 16 })?;
+        let delta = self.signals.entry(key.as_bytes().into());
+        push_own(delta.or_insert_with(|| first_own(definition)), observation)?;
         check_crash_point(CrashPoint::AfterWrite);
         Ok(())
     }
@@ -243,8 +311,8 @@ impl Source for &mut Transaction {
         (**self).rows(start, end)
     }
 
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
-        (**self).last_row(start, end)
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {
+        (**self).last_event(prefix)
     }
 }
 
@@ -264,7 +332,11 @@ impl Source for Transaction {
         if !sabotaged(Sabotage::WriteSkew) {
             self.reads.key(&stored);
         }
-        Ok(self.view.get(key)?)
+        let committed = self.view.get(key)?;
+        match self.signals.get(&*stored) {
+            None => Ok(committed),
+            Some(own) => fold_own(committed.as_ref(), &stored, own, self.now()).map(Some),
+        }
     }
 
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
@@ -273,20 +345,98 @@ impl Source for Transaction {
         self.rows_unread(start, end)
     }
 
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
-        let last = self.rows_unread(start.to_vec(), end.clone()).next_back().transpose()?;
-        // Only what comes after the last one would change the answer, or the last one itself.
-        let from = last.as_ref().map_or(start, |record| record.key());
-        self.reads.range(from.to_vec(), end);
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {
+        let end = prefix_end(prefix);
+        let last = match self.own_last(prefix, end.as_deref()) {
+            // What is committed counts only behind it: nothing of its own is there.
+            Some(own) if own.is_live(self.now()) => {
+                let behind = [own.key(), &[0]].concat();
+                let mut committed = range(&self.view, behind, end);
+                committed.next_back().transpose()?.or(Some(own))
+            }
+            Some(_) => self.rows_unread(prefix.to_vec(), end).next_back().transpose()?,
+            None => match self.hinted(prefix)? {
+                Some(last) => Some(last),
+                None => range(&self.view, prefix.to_vec(), end).next_back().transpose()?,
+            },
+        };
+        if let Some(seq) = last.as_ref().and_then(|last| event_seq(last.key())) {
+            self.database.last_events().note(prefix, seq);
+        }
+        // Events stay, and come one behind the other: only the next one would change the answer.
+        let next = last.as_ref().and_then(|last| event_seq(last.key())?.checked_add(1));
+        self.reads.key(&[prefix, &next.unwrap_or(0).to_be_bytes()].concat());
         Ok(last)
     }
 }
 
 impl Transaction {
+    /// The last committed event of a stream, if a hint says where it is.
+    fn hinted(&self, prefix: &[u8]) -> Result<Option<Record>> {
+        /// So many that others have appended since, one by one.
+        const STEPS_MAX: u32 = 4;
+        let Some(mut seq) = self.database.last_events().hint(prefix) else { return Ok(None) };
+        let mut key = [prefix, &seq.to_be_bytes()].concat();
+        let mut last = self.view.get(&key)?;
+        for _ in 0..STEPS_MAX {
+            let Some(next) = seq.checked_add(1).filter(|_| last.is_some()) else { break };
+            seq = next;
+            key.truncate(prefix.len());
+            key.extend_from_slice(&seq.to_be_bytes());
+            match self.view.get(&key)? {
+                // Nothing behind it, and streams have no gaps.
+                None => return Ok(last),
+                behind => last = behind,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last of its own writes from `start` on, before `end`.
+    fn own_last(&self, start: &[u8], end: Option<&[u8]>) -> Option<Record> {
+        if end.is_some_and(|end| end <= start) {
+            return None;
+        }
+        let upper = end.map_or(Bound::Unbounded, Bound::Excluded);
+        let own = self.writes.range::<[u8], _>((Bound::Included(start), upper)).next_back();
+        own.map(|(_, own)| own.clone())
+    }
+
+    /// The same where the transaction has observed something.
+    fn rows_over_signals(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
+        let inside = |key: &[u8]| {
+            key >= start.as_slice() && end.as_ref().is_none_or(|end| key < end.as_slice())
+        };
+        let mut own: BTreeMap<&[u8], Record> = (self.writes.iter())
+            .filter(|(key, _)| inside(key))
+            .map(|(key, record)| (&**key, record.clone()))
+            .collect();
+        let mut failed = None;
+        for (key, delta) in self.signals.iter().filter(|(key, _)| inside(key)) {
+            let folded = self
+                .view
+                .get(key)
+                .map_err(Error::from)
+                .and_then(|committed| fold_own(committed.as_ref(), key, delta, self.now()));
+            match folded {
+                Ok(record) => drop(own.insert(key, record)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let own = own.into_values().collect();
+        let rows = Rows::new(range(&self.view, start, end), own, self.now());
+        match failed {
+            None => rows,
+            Some(error) => rows.failed(error),
+        }
+    }
+
     fn rows_unread(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let lower = Bound::Included(start.as_slice());
-        let own = if end.as_ref().is_some_and(|end| *end <= start) {
+        let own = if !self.signals.is_empty() {
+            return self.rows_over_signals(start, end);
+        } else if end.as_ref().is_some_and(|end| *end <= start) {
             // An empty range, which a map refuses to be asked for.
             Vec::new()
         } else {

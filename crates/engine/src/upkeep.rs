@@ -3,6 +3,7 @@
 //! One of these at a time; none of them holds up readers, and writers only for the sync that
 //! puts a name into the MANIFEST.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use steadfast_core::{
     Clock, CrashPoint, Namespace, NamespaceId, Retention, RetentionDomain, RetentionPolicy,
     Sabotage, Timestamp, TypeTag, Version, check_crash_point, sabotaged, unless,
 };
+use steadfast_durability::Stage;
 use steadfast_durability::compaction::remove_unneeded;
 use steadfast_durability::disk::{Access, Disk};
 use steadfast_durability::layout::{DiskUsage, Layout, disk_usage};
@@ -22,17 +24,22 @@ use steadfast_durability::verify::{Damaged, verify_files};
 use steadfast_durability::wal::writer::{NamespaceLookup, WalWriter};
 use steadfast_storage::UnifiedStore;
 
-use crate::commit::{CLOSED, Pipeline};
+use crate::commit::Pipeline;
 use crate::commit_times::CommitTimes;
 use crate::config::{CheckpointPolicy, CompactMode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
+use crate::progress::{Meter, Watch, metered};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex, MutexGuard};
 
 /// Keys looked at in one step of trimming; between steps a closing database may stop.
 const TRIM_STEP_KEYS: usize = 1 << 16;
+
+/// A writer that makes checkpoints takes files away while a reader checks them; so often it is
+/// looked again.
+const VERIFY_ATTEMPTS: u32 = 10;
 
 /// Times of commits take this much memory before any are forgotten: about two million commits.
 const COMMIT_TIMES_BYTES: usize = 4 << 20;
@@ -165,8 +172,9 @@ impl Upkeep {
         done.ok_or_else(|| Error::Unsupported("a database in memory has no files".into()))
     }
 
-    fn check_stopping(&self) -> Result<()> {
-        if self.stopping.load(Ordering::Acquire) { Err(CLOSED) } else { Ok(()) }
+    /// For what nobody asked for: it ends when the database is closed.
+    const fn unheard(&self) -> Watch<'_> {
+        Watch::new(None, Some(&self.stopping))
     }
 
     /// The MANIFEST as it is now.
@@ -204,13 +212,13 @@ impl Upkeep {
     }
 
     /// Has everything in memory when it returns.
-    pub(crate) fn finish_loading(&self) -> Result<()> {
+    pub(crate) fn finish_loading(&self, watch: Watch<'_>) -> Result<()> {
         let Some(loading) = &self.loading else { return Ok(()) };
         let Files { disk, layout, .. } = self.files()?;
         let sources = Sources { disk: &**disk, layout, manifest: &|| self.manifest() };
         let finished = match self.store.is_loaded() {
             true => Ok(()),
-            false => loading.finish(&self.store, &sources, &self.stopping),
+            false => loading.finish(&self.store, &sources, watch),
         };
         self.load_times(loading, &sources)?;
         self.distrust_if_damaged(loading)?;
@@ -241,9 +249,9 @@ impl Upkeep {
     // ---- Checkpoints ---------------------------------------------------------------------
 
     /// Writes a snapshot of what is visible now, if the newest one does not have it.
-    pub(crate) fn checkpoint(&self) -> Result<CheckpointInfo> {
+    pub(crate) fn checkpoint(&self, watch: Watch<'_>) -> Result<CheckpointInfo> {
         let _busy = self.busy();
-        let made = self.checkpoint_unless(|newest, version| newest == version);
+        let made = self.checkpoint_unless(watch, |newest, version| newest == version);
         self.schedule(made.as_ref().map_or(0, |info| info.bytes))?;
         made
     }
@@ -263,11 +271,12 @@ impl Upkeep {
 
     fn checkpoint_unless(
         &self,
+        watch: Watch<'_>,
         has_all: impl FnOnce(Version, Version) -> bool,
     ) -> Result<CheckpointInfo> {
         let started = Instant::now();
         let (files, pipeline) = (self.files()?, self.pipeline()?);
-        self.finish_loading()?;
+        self.finish_loading(watch)?;
         self.trim_times(&self.manifest()?.retention);
         let (manifest, newest) =
             self.with_writer(|writer| Ok((writer.manifest().clone(), writer.newest_snapshot())))?;
@@ -298,11 +307,11 @@ impl Upkeep {
             self.with_writer(|writer| Ok((writer.next_snapshot(), writer.defined_upto(version))))?;
         let namespaces = self.dictionary(defined);
         let timestamp = self.time_of(version)?;
-        let rows = view.range_versions(..).map(|row| -> Result<_> {
-            self.check_stopping()?;
-            Ok(row?)
-        });
+        let meter = RefCell::new(self.writing(watch));
+        let rows = metered(&meter, view.range_versions(..));
         let rest = || {
+            // The last word: from here on it is finished.
+            meter.borrow_mut().end()?;
             let times = self.times.encode_upto(version)?;
             let meta = SnapshotMeta {
                 version,
@@ -392,7 +401,7 @@ impl Upkeep {
     /// Changes the policy, in the MANIFEST first.
     pub(crate) fn set_retention(&self, retention: RetentionPolicy) -> Result<()> {
         // What is only in the snapshot was kept by the old policy.
-        self.finish_loading()?;
+        self.finish_loading(self.unheard())?;
         self.pipeline()?.with_log(|writer| writer.set_retention(retention.clone()))?;
         let of_rule = |id| {
             let run = self.namespaces.namespace(id)?.run();
@@ -406,11 +415,11 @@ impl Upkeep {
     // ---- Compaction ----------------------------------------------------------------------
 
     /// Removes what is not needed any more.
-    pub(crate) fn compact(&self, mode: CompactMode) -> Result<CompactInfo> {
+    pub(crate) fn compact(&self, mode: CompactMode, watch: Watch<'_>) -> Result<CompactInfo> {
         let _busy = self.busy();
         let started = Instant::now();
         if self.files.is_none() && mode == CompactMode::Full {
-            let versions_removed = self.trim()?;
+            let versions_removed = self.trim(watch)?;
             return Ok(CompactInfo {
                 mode,
                 reclaimed_bytes: 0,
@@ -424,19 +433,19 @@ impl Upkeep {
         let Files { disk, layout, .. } = self.files()?;
         let (mut versions_removed, mut checkpoint) = (0, None);
         if mode == CompactMode::Full {
-            self.finish_loading()?;
-            versions_removed = self.trim()?;
+            self.finish_loading(watch)?;
+            versions_removed = self.trim(watch)?;
             let kept = self.store.stats().versions;
             // One that cannot be opened any more has nothing: everything is in memory, so a new
             // one mends that.
             let newest = self.manifest()?.newest_snapshot().copied();
             let newest = newest.and_then(|newest| self.open(newest.number).ok());
             let rows = newest.map(|snapshot| snapshot.info().rows);
-            checkpoint = Some(self.checkpoint_unless(|newest, version| {
+            checkpoint = Some(self.checkpoint_unless(watch, |newest, version| {
                 newest == version && rows == Some(kept as u64)
             })?);
         }
-        self.trust_newest()?;
+        self.trust_newest(watch)?;
         let needed = self.with_writer(|writer| Ok(writer.needed()))?;
         let removed = remove_unneeded(&**disk, layout, &needed)?;
         let taken = checkpoint.as_ref().map_or(0, |made: &CheckpointInfo| made.bytes);
@@ -452,18 +461,34 @@ impl Upkeep {
     }
 
     /// Lets go of what retention and expiry do not keep. Returns how many versions.
-    fn trim(&self) -> Result<u64> {
+    fn trim(&self, watch: Watch<'_>) -> Result<u64> {
         let (now, mut from, mut versions) = (self.clock.now(), Vec::new(), 0);
+        let mut step_bytes = 0;
+        let mut meter = watch.stage(Stage::Trim, || {
+            let stats = self.store.stats();
+            let steps = stats.entries.div_ceil(TRIM_STEP_KEYS).max(1);
+            step_bytes = stats.payload_bytes as u64 / steps as u64;
+            stats.payload_bytes as u64
+        });
         loop {
-            self.check_stopping()?;
             let trimmed = self.store.trim(now, &from, TRIM_STEP_KEYS);
             versions += trimmed.versions as u64;
+            meter.add(step_bytes)?;
             match trimmed.next {
                 Some(next) => from = next,
                 None => break,
             }
         }
+        meter.end()?;
         Ok(versions)
+    }
+
+    /// The writing of everything there is.
+    pub(crate) fn writing<'a>(&self, watch: Watch<'a>) -> Meter<'a> {
+        watch.stage(Stage::Write, || {
+            let beneath = self.loading.as_ref().map_or(0, Loading::bytes_to_load);
+            self.store.stats().payload_bytes as u64 + beneath
+        })
     }
 
     /// Forgets when the oldest commits were made, if there are very many: all but those in the
@@ -490,7 +515,7 @@ impl Upkeep {
 
     /// Reads the newest snapshot back from the device, and gives up what is kept in case that
     /// fails.
-    fn trust_newest(&self) -> Result<()> {
+    fn trust_newest(&self, watch: Watch<'_>) -> Result<()> {
         let manifest = self.manifest()?;
         let Some(newest) = manifest.newest_snapshot() else {
             if self.store.current_version() == Version::ZERO {
@@ -501,7 +526,9 @@ impl Upkeep {
         };
         if !newest.verified && !sabotaged(Sabotage::TrustSnapshotUnread) {
             let number = newest.number;
-            let checked = self.open(number).and_then(|snapshot| Ok(snapshot.verify()?));
+            let checked = self.open(number).and_then(|snapshot| {
+                watch.over(|listener| snapshot.verify_with(listener).map(drop))
+            });
             if let Err(error) = checked {
                 if error.kind() == ErrorKind::Corruption {
                     self.with_writer(|writer| writer.distrust_snapshot(number))?;
@@ -515,22 +542,41 @@ impl Upkeep {
 
     /// Reads every byte that the MANIFEST needs back from the device. Returns what is not as it
     /// was written.
-    pub(crate) fn verify(&self) -> Result<Vec<Damaged>> {
+    pub(crate) fn verify(&self, watch: Watch<'_>) -> Result<Vec<Damaged>> {
         let _busy = self.busy();
         let Files { disk, layout, .. } = self.files()?;
-        Ok(verify_files(&**disk, layout, &self.manifest()?)?)
+        let mut manifest = self.manifest()?;
+        let needed = |manifest: &Manifest| (manifest.snapshots.clone(), manifest.oldest_segment);
+        for attempt in 1.. {
+            let found = watch.over(|listener| verify_files(&**disk, layout, &manifest, listener));
+            let settled = match &found {
+                Ok(damaged) => damaged.is_empty(),
+                Err(error) => matches!(error.kind(), ErrorKind::Stopped | ErrorKind::Closed),
+            };
+            if settled || self.pipeline.is_some() || attempt == VERIFY_ATTEMPTS {
+                return found;
+            }
+            // Somebody else writes: files that went because nothing names them any more are no
+            // damage.
+            match Manifest::read(&**disk, layout)? {
+                Some(now) if needed(&now) != needed(&manifest) => manifest = now,
+                _ => return found,
+            }
+        }
+        unreachable!("the last attempt returns")
     }
 
     /// Makes a checkpoint and removes what it makes superfluous: what the background thread
     /// does when it is time.
     pub(crate) fn checkpoint_and_compact(&self) -> Result<()> {
-        let ready = self.finish_loading().and_then(|()| self.trim());
+        let watch = self.unheard();
+        let ready = self.finish_loading(watch).and_then(|()| self.trim(watch));
         if let Err(error) = ready {
             // Tried again when the next one is due.
             self.schedule(0)?;
             return Err(error);
         }
-        self.checkpoint()?;
-        self.compact(CompactMode::WalOnly).map(drop)
+        self.checkpoint(watch)?;
+        self.compact(CompactMode::WalOnly, watch).map(drop)
     }
 }

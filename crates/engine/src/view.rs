@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use steadfast_core::{KeyRef, Record, Timestamp, Version};
+use steadfast_core::{KeyRef, Record, Timestamp, Version, prefix_end};
 
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
@@ -54,8 +54,8 @@ impl Source for &View {
         Rows::new(range(&self.inner, start, end), VecDeque::new(), self.now())
     }
 
-    fn last_row(&mut self, start: &[u8], end: Option<Vec<u8>>) -> Result<Option<Record>> {
-        self.rows(start.to_vec(), end).next_back().transpose()
+    fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {
+        self.rows(prefix.to_vec(), prefix_end(prefix)).next_back().transpose()
     }
 }
 

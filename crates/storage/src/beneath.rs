@@ -15,12 +15,17 @@
 //! only after every section is marked, so whoever missed it because it had left, which the lock
 //! of its leaf has ordered after the mark, sees the mark. The same holds for the table as a
 //! whole.
+//!
+//! What replay has to fold into a row of the table waits beside the section that has the row,
+//! and a section with something waiting is loaded before it is read.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwapOption;
-use steadfast_core::{Place, SortedTable};
+use steadfast_core::{Place, Record, SortedTable};
+
+use crate::lock;
 
 /// The place of the table.
 pub(crate) struct Beneath {
@@ -44,6 +49,10 @@ struct SectionState {
     /// Held by who loads it.
     loading: Mutex<()>,
     loaded: AtomicBool,
+    /// Whether anything is in `deltas`.
+    waiting: AtomicBool,
+    /// What is to be folded into its rows, in the order of versions.
+    deltas: Mutex<Vec<Record>>,
 }
 
 /// How far the table beneath a store has been loaded.
@@ -127,6 +136,23 @@ impl Sections {
     /// Whether memory has all rows of a section. To be asked after memory was read.
     pub(crate) fn is_loaded(&self, section: usize) -> bool {
         self.states[section].loaded.load(Ordering::Acquire)
+    }
+
+    /// Whether something is to be folded into rows of a section that is not loaded yet.
+    pub(crate) fn has_waiting(&self, section: usize) -> bool {
+        self.states[section].waiting.load(Ordering::Acquire) && !self.is_loaded(section)
+    }
+
+    /// Leaves a delta until the section is loaded in which its key lies.
+    pub(crate) fn leave_delta(&self, delta: Record) {
+        let state = &self.states[self.section_at(Place::At(delta.key()))];
+        lock::lock(&state.deltas).push(delta);
+        state.waiting.store(true, Ordering::Release);
+    }
+
+    /// Takes what is to be folded into the rows of a section, which are being loaded.
+    pub(crate) fn take_deltas(&self, section: usize) -> Vec<Record> {
+        std::mem::take(&mut *lock::lock(&self.states[section].deltas))
     }
 
     /// What is locked by who loads a section.

@@ -62,6 +62,7 @@ struct Bulk<'a> {
 impl Inner {
     /// Takes a run of records, none of which is published.
     pub(crate) fn apply_run(&self, run: Vec<Record>) {
+        let run = self.fold_run(run);
         if self.registry.visible() != Version::ZERO {
             return self.insert_run(run);
         }

@@ -24,6 +24,7 @@ mod bulk;
 mod chain;
 mod directory;
 mod error;
+mod fold;
 mod garbage;
 mod heads;
 mod leaf;

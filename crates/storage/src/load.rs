@@ -4,6 +4,9 @@
 //! memory has nothing, leaves are built of them as they are. Readers and commits wait for one
 //! part at most.
 
+use std::collections::{HashMap, HashSet};
+
+use steadfast_core::signal::fold;
 use steadfast_core::{Record, SortedTable};
 
 use crate::beneath::LoadProgress;
@@ -24,6 +27,11 @@ pub struct LoadedSection {
 }
 
 impl Inner {
+    /// Takes a section in from the table.
+    pub(crate) fn load_from_table(&self, section: usize) -> Result<LoadedSection> {
+        self.load(section, |table| Ok(table.section(section)?))
+    }
+
     /// Takes in the rows of a section, which `read` gives.
     pub(crate) fn load(
         &self,
@@ -35,8 +43,9 @@ impl Inner {
             // Who comes second waits, and finds it loaded.
             let _loading = lock::lock(sections.loading(section));
             if !sections.is_loaded(section) {
-                let records = read(&*sections.table)?;
+                let mut records = read(&*sections.table)?;
                 rows = records.len();
+                fold_waiting(&mut records, sections.take_deltas(section));
                 let total = usize::try_from(sections.table.rows()).unwrap_or(usize::MAX);
                 // Each may be the only version of its key. A table that lies about them must
                 // not take memory for it.
@@ -64,6 +73,26 @@ impl Inner {
         while rest.len() > 0 {
             let part = part_of(rest.as_slice());
             self.insert_sorted(rest.by_ref().take(part));
+        }
+    }
+}
+
+/// Appends what `deltas`, in the order of versions, make of their keys' newest rows.
+fn fold_waiting(rows: &mut Vec<Record>, deltas: Vec<Record>) {
+    let mut newest: HashMap<Vec<u8>, Record> = HashMap::new();
+    if deltas.is_empty() {
+        return;
+    }
+    let wanted: HashSet<&[u8]> = deltas.iter().map(Record::key).collect();
+    for row in rows.iter().filter(|row| wanted.contains(row.key())) {
+        if newest.get(row.key()).is_none_or(|other| other.version() < row.version()) {
+            newest.insert(row.key().to_vec(), row.clone());
+        }
+    }
+    for delta in &deltas {
+        if let Some(folded) = fold(newest.get(delta.key()), delta) {
+            newest.insert(delta.key().to_vec(), folded.clone());
+            rows.push(folded);
         }
     }
 }

@@ -123,6 +123,9 @@ impl Range {
             Bound::Included(key) | Bound::Excluded(key) => Place::At(key),
         };
         let section = sections.section_at(place);
+        if sections.has_waiting(section) {
+            self.view.store().inner.load_from_table(section)?;
+        }
         let mut end = sections.high_of(section);
         let slice = if sections.is_loaded(section) {
             None
@@ -175,6 +178,9 @@ impl Range {
             Bound::Excluded(key) => Place::Below(key),
         };
         let section = sections.section_at(place);
+        if sections.has_waiting(section) {
+            self.view.store().inner.load_from_table(section)?;
+        }
         let mut begin = sections.low_of(section);
         let slice = if sections.is_loaded(section) {
             None

@@ -15,10 +15,11 @@ use steadfast_core::{
     Version,
 };
 
-use crate::beneath::{Beneath, LoadProgress, Sections};
+use crate::beneath::{Beneath, LoadProgress};
 use crate::bulk::Gathered;
 use crate::chain::{Chain, Limits};
 use crate::directory::{Directory, Seek};
+use crate::fold::Folding;
 use crate::garbage::Garbage;
 use crate::leaf::{Inserted, Pruned};
 use crate::points::{Points, Probe};
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     pub(crate) garbage: Garbage,
     pub(crate) gathered: Mutex<Gathered>,
+    pub(crate) folding: Mutex<Folding>,
     /// Held by the store's own writes, which choose versions themselves.
     writer: Mutex<()>,
 }
@@ -86,6 +88,7 @@ impl UnifiedStore {
             registry: Registry::new(),
             garbage: Garbage::new(),
             gathered: Mutex::default(),
+            folding: Mutex::default(),
             writer: Mutex::new(()),
         };
         Self { inner: Arc::new(inner) }
@@ -189,10 +192,29 @@ impl UnifiedStore {
         self.inner.trim(now, from, keys)
     }
 
-    /// Inserts records that no reader sees until their versions are published.
+    /// Inserts records that no reader sees until their versions are published. Deltas are left
+    /// to [`fold`](Self::fold).
     pub fn apply(&self, records: &[Record]) -> Applied {
-        let superseding = records.iter().filter(|record| self.inner.insert(record));
+        let insert = |record: &&Record| {
+            // A delta comes in when it is folded; its key will want pruning all the same.
+            record.is_delta() || self.inner.insert(record)
+        };
+        let superseding = records.iter().filter(insert);
         Applied { records: superseding.cloned().collect() }
+    }
+
+    /// Has memory know everything of a key: to be called before a delta of it gets a version.
+    ///
+    /// Errors: [`Table`](crate::Error::Table) if the section of the table beneath cannot be read.
+    pub fn bring_in(&self, key: &[u8]) -> Result<()> {
+        self.inner.bring_in(key)
+    }
+
+    /// Inserts what `delta` makes of the newest value of its key below it: see
+    /// [`signal`](steadfast_core::signal). To be called in the order of versions, when everything
+    /// below its own is in the store, and no reader sees it yet. Doing it again changes nothing.
+    pub fn fold(&self, delta: &Record) {
+        self.inner.fold(delta);
     }
 
     /// Shows every version up to `version` to readers, at once.
@@ -219,7 +241,7 @@ impl UnifiedStore {
     ///
     /// If one of them is published.
     pub fn undo(&self, records: &[Record]) {
-        for record in records {
+        for record in records.iter().filter(|record| !record.is_delta()) {
             assert!(record.version() > self.current_version(), "what was published stays");
             self.inner.take_back(record);
         }
@@ -261,7 +283,7 @@ impl UnifiedStore {
     ///
     /// If the table has no such section.
     pub fn load_section(&self, section: usize) -> Result<LoadedSection> {
-        self.inner.load(section, |table| Ok(table.section(section)?))
+        self.inner.load_from_table(section)
     }
 
     /// Takes the rows of a section that were found elsewhere, in any order.
@@ -372,6 +394,7 @@ impl ReplayTarget for UnifiedStore {
 
     fn finish(&self, version: Version) {
         self.inner.finish_runs();
+        self.inner.finish_folding();
         self.publish(version);
         self.inner.prune_waiting(usize::MAX);
     }
@@ -395,7 +418,11 @@ impl Inner {
     }
 
     #[inline(always)]
-    fn newest_in_memory(&self, key: KeyRef<'_>, at: &impl Fn() -> Version) -> Option<Record> {
+    pub(crate) fn newest_in_memory(
+        &self,
+        key: KeyRef<'_>,
+        at: &impl Fn() -> Version,
+    ) -> Option<Record> {
         match self.points.probe(key, at) {
             Probe::Absent => None,
             Probe::Found(record) => Some(record),
@@ -415,13 +442,16 @@ impl Inner {
     #[cold]
     fn newest_beneath(&self, key: KeyRef<'_>, at: &impl Fn() -> Version) -> Result<Option<Record>> {
         let sections = self.beneath.sections();
-        let stored = &*key.to_vec();
-        let loaded =
-            |sections: &Arc<Sections>| sections.is_loaded(sections.section_at(Place::At(stored)));
-        match sections.filter(|sections| !loaded(sections)) {
-            Some(sections) => Ok(sections.table.get(stored, at())?),
-            None => Ok(self.newest_in_memory(key, at)),
+        if let Some(sections) = sections {
+            let stored = &*key.to_vec();
+            let section = sections.section_at(Place::At(stored));
+            if sections.has_waiting(section) {
+                self.load_from_table(section)?;
+            } else if !sections.is_loaded(section) {
+                return Ok(sections.table.get(stored, at())?);
+            }
         }
+        Ok(self.newest_in_memory(key, at))
     }
 
     /// How many of the oldest versions of a key nobody needs.
@@ -436,7 +466,8 @@ impl Inner {
     }
 
     /// Inserts a record. Returns whether there may be something to prune when it is published.
-    fn insert(&self, record: &Record) -> bool {
+    pub(crate) fn insert(&self, record: &Record) -> bool {
+        assert!(!record.is_delta(), "a delta is folded, not kept");
         let inserted = self.directory.write(record.key(), |leaf| {
             let inserted = leaf.insert(record.clone());
             match inserted {

@@ -170,7 +170,8 @@ impl Campaign {
         let deadline = started + self.time;
         let mut report = self.empty();
         'rounds: for round in 0.. {
-            let due = |cell: &Cell| cell.failure.is_none() && (round == 0 || cell.by_seed);
+            let more = |cell: &Cell| round == 0 || cell.by_seed || cell.cut_short;
+            let due = |cell: &Cell| cell.failure.is_none() && more(cell);
             let mut left = report.cells.iter().filter(|cell| due(cell)).count();
             if left == 0 {
                 break;
@@ -248,6 +249,7 @@ impl Campaign {
     fn part(&self, report: &mut CampaignReport, at: usize, seed: u64, until: Instant) {
         let (name, mode) = (report.cells[at].technique, report.cells[at].mode);
         let technique = techniques::ALL.iter().find(|technique| technique.name == name);
+        let mut cut_short = false;
         let (images, kills, verdict) = match technique {
             Some(technique) => {
                 let mut trial = Trial::new(seed);
@@ -255,6 +257,7 @@ impl Campaign {
                 trial.until = Some(until);
                 trial.shortens = true;
                 let verdict = technique.look_in(&mut trial);
+                cut_short = trial.cut_short;
                 report.openings.add_all(&trial.openings);
                 for (step, count) in trial.steps {
                     *report.steps.entry(step).or_default() += count;
@@ -269,6 +272,8 @@ impl Campaign {
         };
         let cell = &mut report.cells[at];
         cell.parts += 1;
+        // Once through to the end is enough.
+        cell.cut_short = cut_short && (cell.cut_short || cell.parts == 1);
         cell.images += images;
         cell.kills += kills;
         if let Err(why) = verdict {

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use steadfast_engine::{
-    CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, SnapshotClass,
-    Value, Version,
+    CompactMode, Database, DatabaseConfig, DurabilityMode, ErrorKind, LogClass, Retention,
+    SnapshotClass, Timestamp, Value, Version,
 };
 
 use crate::durations::Durations;
 use crate::model::{Content, Item, Op, content_now, content_of};
 use crate::panics::caught;
+use crate::past::Past;
 use crate::sim::{Choice, Moment, Plan, SimDisk};
 use crate::workload::{Driver, History, Progress, Workload, builder};
 
@@ -63,6 +64,8 @@ pub struct Tally {
     pub compactions: u64,
     /// Older versions that were looked at, all of their content.
     pub versions: u64,
+    /// Older versions of which something was said to be trimmed, rightly.
+    pub trimmed: u64,
     /// Snapshots that were written while a streamed transaction was open.
     pub straddled: u64,
     /// How long opening an image for writing took.
@@ -100,6 +103,7 @@ impl Tally {
         self.in_place += other.in_place;
         self.compactions += other.compactions;
         self.versions += other.versions;
+        self.trimmed += other.trimmed;
         self.straddled += other.straddled;
     }
 }
@@ -112,7 +116,7 @@ impl std::fmt::Display for Tally {
             "{} crash points, {} images ({:.0} a second of one core), {} different ones opened \
              ({:.0}), {} inside recovery (by depth {:?}), {:?}, {:?}, {} read-only, {} cut \
              again, {} closed and opened, {} without their first segments, {} read in place and \
-             then loaded, {} compacted, {} older versions read, {} snapshots across a stream, \
+             then loaded, {} compacted, {} older versions read, {} found trimmed, {} snapshots across a stream, \
              {:.1} s, {:.1} s of a core",
             self.moments,
             self.images,
@@ -130,6 +134,7 @@ impl std::fmt::Display for Tally {
             self.in_place,
             self.compactions,
             self.versions,
+            self.trimmed,
             self.straddled,
             self.seconds,
             self.core_seconds
@@ -183,11 +188,13 @@ pub struct Judge<'a> {
     config: DatabaseConfig,
     mode: DurabilityMode,
     effort: Effort,
-    keeps_all: bool,
+    keeps: Retention,
     checks: Checks,
     seen: HashMap<u64, Found>,
     /// Recoveries that were crashed and opened again, by depth.
     recovered: Vec<u64>,
+    /// Recoveries that were crashed.
+    nestings: u64,
     tally: Tally,
     rng: fastrand::Rng,
 }
@@ -240,10 +247,11 @@ impl<'a> Judge<'a> {
             config: workload.config.clone(),
             mode: workload.mode,
             effort,
-            keeps_all: workload.keeps_all,
+            keeps: workload.keeps,
             checks: Checks::All,
             seen: HashMap::new(),
             recovered: Vec::new(),
+            nestings: 0,
             tally: Tally { straddled: history.straddled, ..Tally::default() },
             rng: fastrand::Rng::with_seed(seed),
         }
@@ -334,10 +342,11 @@ impl<'a> Judge<'a> {
             config: self.config.clone(),
             mode: self.mode,
             effort,
-            keeps_all: self.keeps_all,
+            keeps: self.keeps,
             checks: Checks::All,
             seen: HashMap::new(),
             recovered: Vec::new(),
+            nestings: 0,
             tally: Tally::default(),
             rng: fastrand::Rng::with_seed(0),
         }
@@ -370,7 +379,8 @@ impl<'a> Judge<'a> {
         }
         let every = self.effort.nested_every;
         if every > 0 && self.tally.opened.is_multiple_of(every) {
-            self.crash_recovery(image, &found, low, cut, self.effort.depth)?;
+            let before = Before { low, given: self.given(progress) };
+            self.crash_recovery(image, &found, before, cut, self.effort.depth)?;
         }
         Ok(found)
     }
@@ -386,8 +396,7 @@ impl<'a> Judge<'a> {
         if prefix > progress.issued {
             return Err(format!("found {prefix} commits, {} were issued", progress.issued));
         }
-        let given =
-            if self.effort.queued_versions { progress.assigned } else { progress.handed_out };
+        let given = self.given(progress);
         if found.next <= given {
             return Err(format!(
                 "gave out version {}, but {given} was given out before the crash",
@@ -395,6 +404,11 @@ impl<'a> Judge<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// The newest version that counts as given out.
+    const fn given(&self, progress: &Progress) -> Version {
+        if self.effort.queued_versions { progress.assigned } else { progress.handed_out }
     }
 
     fn open(
@@ -424,7 +438,8 @@ impl<'a> Judge<'a> {
         if !matches!(snapshots, SnapshotClass::Nothing | SnapshotClass::Sound) {
             return Err(format!("a crash damaged a snapshot: {}", db.recovery_report()));
         }
-        if turn.is_multiple_of(2) {
+        let in_place = self.checks.due(turn, 1, 2);
+        if !in_place {
             db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
         }
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
@@ -436,7 +451,7 @@ impl<'a> Judge<'a> {
         }
         // Before it gives out a version, what it shows must be durable.
         let cut_again = self.checks.due(turn, 1, 3).then(|| dropped(&disk));
-        self.look_closer(&db, turn, &content, prefix)?;
+        self.look_closer(&db, turn, &content, prefix, progress.now)?;
         let next = self.go_on(&db, &disk, &content, self.checks.due(turn, 2, 3))?;
         let prefix = if fresh && prefix == 0 { None } else { Some(prefix) };
         let found = Found { prefix, class, snapshots, next };
@@ -461,6 +476,7 @@ impl<'a> Judge<'a> {
         turn: u64,
         content: &Content,
         prefix: usize,
+        now: Timestamp,
     ) -> Verdict<()> {
         let same = |when: &str| match content_now(db) {
             Ok(found) if found == *content => Ok(()),
@@ -470,11 +486,11 @@ impl<'a> Judge<'a> {
             }
             Err(error) => Err(format!("{when}, reading: {error}")),
         };
-        let mut versions = 0;
-        if self.keeps_all && turn.is_multiple_of(7) {
-            versions += self.look_back(db, prefix).map_err(|why| format!("in place: {why}"))?;
+        let looks_back = self.keeps != Retention::NEWEST;
+        if looks_back && self.checks.due(turn, 1, 5) {
+            self.look_back(db, prefix, now).map_err(|why| format!("in place: {why}"))?;
         }
-        if !turn.is_multiple_of(2) {
+        if self.checks.due(turn, 1, 2) {
             db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
             same("loaded")?;
             self.tally.in_place += 1;
@@ -496,15 +512,20 @@ impl<'a> Judge<'a> {
             }
             same("compacted")?;
         }
-        if self.keeps_all && turn.is_multiple_of(4) {
-            versions += self.look_back(db, prefix)?;
+        if looks_back && self.checks.due(turn, 2, 13) {
+            self.look_back(db, prefix, now)?;
         }
-        self.tally.versions += versions;
         Ok(())
     }
 
-    /// Every version that was kept shows what it showed. Returns how many there were.
-    fn look_back(&self, db: &Database, prefix: usize) -> Verdict<u64> {
+    /// Every version that was kept shows what it showed.
+    fn look_back(&mut self, db: &Database, prefix: usize, now: Timestamp) -> Verdict<()> {
+        if self.keeps != Retention::KeepAll {
+            let seen = Past::new(self.history, prefix, self.keeps, now).look(db)?;
+            self.tally.versions += seen.whole;
+            self.tally.trimmed += seen.trimmed;
+            return Ok(());
+        }
         for (at, version) in self.history.versions[..prefix].iter().enumerate() {
             let content = db.view_at(*version).and_then(|view| content_of(&view));
             let content = content.map_err(|error| format!("at version {version}: {error}"))?;
@@ -513,7 +534,8 @@ impl<'a> Judge<'a> {
                 return Err(format!("at version {version}: {differences:?}"));
             }
         }
-        Ok(prefix as u64)
+        self.tally.versions += prefix as u64;
+        Ok(())
     }
 
     /// What a read-only opening shows; `None` if there is no database. It must not write, and
@@ -612,12 +634,13 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Crashes recovery at each of its steps: what was there stays there.
+    /// Crashes recovery at each of its steps: what was there stays there, and what was given out
+    /// is not given again.
     fn crash_recovery(
         &mut self,
         image: &SimDisk,
         found: &Found,
-        low: usize,
+        before: Before,
         cut: Cut,
         depth: u32,
     ) -> Verdict<()> {
@@ -625,7 +648,8 @@ impl<'a> Judge<'a> {
         disk.record_moments();
         let opened =
             builder(&disk, self.config.clone()).open().map_err(|error| error.to_string())?;
-        if self.tally.opened.is_multiple_of(2) {
+        self.nestings += 1;
+        if self.nestings.is_multiple_of(2) {
             // What is crashed is a compaction of what was recovered, too.
             opened.compact(CompactMode::Full).map_err(|error| format!("compacting: {error}"))?;
         }
@@ -633,39 +657,52 @@ impl<'a> Judge<'a> {
         drop(opened);
         for moment in moments {
             let plans = moment.plans(2, &mut self.rng);
-            let cuts = plans.iter().map(|plan| moment.cut(plan)).chain([moment.kill()]);
-            for (index, image) in cuts.enumerate() {
+            let cuts = plans.iter().map(|plan| (moment.cut(plan), Cut::Power));
+            for (index, (image, ended)) in cuts.chain([(moment.kill(), Cut::Kill)]).enumerate() {
                 self.tally.images += 1;
                 self.tally.nested += 1;
                 let level = (self.effort.depth - depth) as usize;
                 self.tally.depths.resize(self.tally.depths.len().max(level + 1), 0);
                 self.tally.depths[level] += 1;
-                let key = image.fingerprint() ^ 0x5eed;
-                if self.seen.contains_key(&key) && cut == Cut::Power {
-                    continue;
-                }
-                self.tally.opened += 1;
                 let place =
                     || format!("recovery crashed after its step {}, image {index}", moment.step());
-                let again =
-                    caught(|| self.reopen(&image)).map_err(|why| format!("{}: {why}", place()))?;
-                let fine = match cut {
-                    // Nothing was in doubt before recovery began.
-                    Cut::Power => again.prefix == found.prefix || found.prefix.is_none(),
-                    Cut::Kill => {
+                let key = image.fingerprint() ^ 0x5eed;
+                let known = (cut == Cut::Power).then(|| self.seen.get(&key).copied()).flatten();
+                let again = match known {
+                    Some(again) => again,
+                    None => {
+                        self.tally.opened += 1;
+                        caught(|| self.reopen(&image, ended))
+                            .map_err(|why| format!("{}: {why}", place()))?
+                    }
+                };
+                let fine = match (cut, ended) {
+                    // Nothing was in doubt before recovery began, or nothing went but a process.
+                    (Cut::Power, _) | (_, Cut::Kill) => {
+                        again.prefix == found.prefix || found.prefix.is_none()
+                    }
+                    // The power went too: what was not durable may be gone.
+                    (Cut::Kill, Cut::Power) => {
                         let kept = again.prefix.unwrap_or(0);
-                        // The power went too: what was not durable may be gone.
-                        (self.durable_low(low)..=found.prefix.unwrap_or(0)).contains(&kept)
+                        let low = self.durable_low(before.low);
+                        (low..=found.prefix.unwrap_or(0)).contains(&kept)
                     }
                 };
                 if !fine {
                     return Err(format!("{}: {:?} became {:?}", place(), found, again));
                 }
+                if again.next <= before.given {
+                    let (next, given) = (again.next, before.given);
+                    return Err(format!("{}: gave out version {next}, after {given}", place()));
+                }
+                if known.is_some() {
+                    continue;
+                }
                 self.seen.insert(key, again);
                 self.recovered.resize(self.recovered.len().max(level + 1), 0);
                 self.recovered[level] += 1;
                 if depth > 1 && self.recovered[level].is_multiple_of(DEEPER_EVERY) {
-                    self.crash_recovery(&image, &again, low, cut, depth - 1)?;
+                    self.crash_recovery(&image, &again, before, cut, depth - 1)?;
                 }
             }
         }
@@ -680,13 +717,27 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn reopen(&self, image: &SimDisk) -> Verdict<Found> {
-        let db = builder(&image.killed(), self.config.clone())
+    /// Opens what a crashed recovery left: for reading, which must show what is durable, and for
+    /// writing; then commits.
+    fn reopen(&mut self, image: &SimDisk, ended: Cut) -> Verdict<Found> {
+        let turn = self.tally.opened;
+        // What a kill left is there to see and may not be durable.
+        let shown = match ended == Cut::Kill || self.checks.due(turn, 1, 3) {
+            true => Some(self.read_only(image, Cut::Kill)?),
+            false => None,
+        };
+        let disk = image.killed();
+        let db = builder(&disk, self.config.clone())
             .open()
             .map_err(|error| format!("refused ({}): {error}", error.kind()))?;
         let content = content_now(&db).map_err(|error| format!("reading: {error}"))?;
+        if let Some(Some(shown)) = shown
+            && shown != content
+        {
+            return Err("a read-only opening shows something else".into());
+        }
         let prefix = Some(self.prefix(db.current_version(), &content)?);
-        if self.checks.due(self.tally.opened, 0, 2) {
+        if self.checks.due(turn, 0, 2) {
             db.wait_loaded().map_err(|error| format!("loading: {error}"))?;
             if content_now(&db).map_err(|error| format!("loaded, reading: {error}"))? != content {
                 return Err("loading changed what is read".into());
@@ -694,8 +745,18 @@ impl<'a> Judge<'a> {
         }
         let report = db.recovery_report();
         let (class, snapshots) = (report.log, report.snapshots);
-        Ok(Found { prefix, class, snapshots, next: Version::ZERO })
+        let next = self.go_on(&db, &disk, &content, false)?;
+        Ok(Found { prefix, class, snapshots, next })
     }
+}
+
+/// What a crashed recovery must keep to.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    /// The fewest commits that the first crash had to leave.
+    low: usize,
+    /// The newest version that was given out before it.
+    given: Version,
 }
 
 /// Of the different images that a crashed recovery left, the recovery of one in so many is

@@ -95,6 +95,9 @@ fn write_set(bytes: &[u8]) {
     for record in &records {
         match record.is_tombstone() {
             true => again.delete(record.key()).unwrap(),
+            false if record.is_delta() => {
+                again.delta(record.key(), record.value_bytes()).unwrap();
+            }
             false => {
                 again.put_encoded(record.key(), record.value_bytes(), record.expiry()).unwrap();
             }

@@ -590,6 +590,18 @@ impl ScenarioRunner {
         self.run(Operation::state_set(run, cell, value))
     }
 
+    /// Observes an entity, at a time in µs since 1970.
+    pub fn signal_record(
+        &mut self,
+        run: &str,
+        name: &str,
+        entity: &str,
+        weight: u32,
+        at_us: u64,
+    ) -> Result<(), CrashTestError> {
+        self.run(Operation::signal_record(run, name, entity, weight, at_us))
+    }
+
     /// Makes everything durable.
     pub fn flush(&mut self) -> Result<(), CrashTestError> {
         self.run(Operation::Flush)

@@ -51,6 +51,7 @@ pub mod matrix;
 pub mod model;
 pub mod operation;
 mod panics;
+mod past;
 pub mod process_kill;
 pub mod reference;
 #[cfg(feature = "hooks")]

@@ -184,7 +184,9 @@ where
     P: Fn(&Database, &Ack<T>) -> Result<(), Failure>,
 {
     /// Crashes the program in every way and holds what is left against `check`, which is given
-    /// the recovered database and what was acknowledged before the crash. It may write, as the
+    /// the recovered database and what was acknowledged before the crash. **Crashes come before
+    /// the program's first commit, too**: the check must bear an empty database. It may write, as
+    /// the
     /// program's own start would. An error and a panic are failures; so is a database that
     /// refuses to open.
     pub fn check<C>(self, check: C) -> MatrixReport

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use steadfast_engine::{Database, Entry, Result, Transaction, Value, Version, View};
+use steadfast_engine::{
+    Database, Entry, Result, Signal, Timestamp, Transaction, Value, Version, View,
+};
 
 /// One write of a transaction. A run that is not there is created with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +20,8 @@ pub enum Op {
     Append(String, String, Value),
     /// Sets a state cell.
     Set(String, String, Value),
+    /// Observes an entity: run, signal, entity, weight, µs since 1970.
+    Signal(String, String, String, u32, u64),
 }
 
 impl fmt::Display for Op {
@@ -34,6 +38,9 @@ impl fmt::Display for Op {
                 write!(f, "append to {run}/{stream}: {}", size(value))
             }
             Self::Set(run, cell, value) => write!(f, "set {run}/{cell} = {}", size(value)),
+            Self::Signal(run, name, entity, weight, at) => {
+                write!(f, "observe {run}/{name}/{entity}: {weight} at {at} µs")
+            }
         }
     }
 }
@@ -59,6 +66,11 @@ impl Op {
                 let run = tx.get_or_create_run(run)?;
                 tx.state_set(run, cell, value.clone())
             }
+            Self::Signal(run, name, entity, weight, at) => {
+                let run = tx.get_or_create_run(run)?;
+                let at = Timestamp::from_micros(*at);
+                tx.signal_record_at(run, name, entity, f64::from(*weight), at)
+            }
         }
     }
 }
@@ -74,6 +86,8 @@ pub enum Item {
     Event(String, Vec<u8>, u64),
     /// A state cell of a run.
     State(String, Vec<u8>),
+    /// A signal of an entity: run, name, entity.
+    Signal(String, String, Vec<u8>),
 }
 
 /// `kv:run:key`, `event:run:stream:3`: for people, who do not read bytes.
@@ -85,6 +99,7 @@ impl fmt::Display for Item {
             Self::Kv(run, key) => write!(f, "kv:{run}:{}", text(key)),
             Self::Event(run, stream, seq) => write!(f, "event:{run}:{}:{seq}", text(stream)),
             Self::State(run, cell) => write!(f, "state:{run}:{}", text(cell)),
+            Self::Signal(run, name, entity) => write!(f, "signal:{run}:{name}:{}", text(entity)),
         }
     }
 }
@@ -115,12 +130,72 @@ pub(crate) fn short(value: &Value) -> String {
 /// Everything in a database: value and version by item.
 pub type Content = BTreeMap<Item, (Version, Value)>;
 
-/// Runs, key-values, events and state cells, with their versions.
+/// Runs, key-values, events, state cells and signals, with their versions.
 #[derive(Debug, Clone, Default)]
 pub struct ReferenceModel {
     content: Content,
     deleted: BTreeSet<Item>,
     streams: BTreeMap<(String, String), u64>,
+    /// Weights and times of everything that was observed of a signal.
+    observed: BTreeMap<Item, Vec<(u32, u64)>>,
+}
+
+/// What a signal that was never defined must be, by what it means and not by how it is kept:
+/// everything that was observed, looked at again.
+fn signal_of_all(observed: &[(u32, u64)]) -> Value {
+    const HALF_LIFE_US: f64 = 7.0 * 24.0 * 3600.0 * 1e6;
+    let newest = observed.iter().map(|(_, at)| *at).max().unwrap_or(0);
+    #[allow(clippy::cast_precision_loss, reason = "six decimals are compared")]
+    let weight = |(weight, at): &(u32, u64)| {
+        f64::from(*weight) * (-((newest - at) as f64) / HALF_LIFE_US).exp2()
+    };
+    let buckets = |most: u64, bucket_us: u64| {
+        let counts = (0..most).map(|ago| {
+            let inside = |at: u64| newest / bucket_us - at / bucket_us == ago;
+            observed.iter().filter(|(_, at)| inside(*at)).count() as u64
+        });
+        counts.collect::<Vec<_>>()
+    };
+    let (minutes, hours) = (buckets(60, 60_000_000), buckets(24, 3_600_000_000));
+    let score = observed.iter().map(weight).sum();
+    signal_value(score, newest, observed.len() as u64, minutes, hours)
+}
+
+/// The same of a signal that was found.
+fn signal_found(signal: &Signal) -> Value {
+    let filled = |counts: &[u32], most: usize| {
+        counts.iter().copied().map(u64::from).chain(std::iter::repeat(0)).take(most).collect()
+    };
+    let (minutes, hours) = (filled(&signal.minutes, 60), filled(&signal.hours, 24));
+    signal_value(signal.score, signal.newest.as_micros(), signal.count, minutes, hours)
+}
+
+fn signal_value(score: f64, newest: u64, count: u64, minutes: Vec<u64>, hours: Vec<u64>) -> Value {
+    let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+    let list = |counts: Vec<u64>| Value::List(counts.into_iter().map(int).collect());
+    let fields = [
+        ("count", int(count)),
+        ("hours", list(hours)),
+        ("minutes", list(minutes)),
+        ("newest_us", int(newest)),
+        ("score", Value::Float(score)),
+    ];
+    Value::Map(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// Whether two values are the same; of signals, to six decimals of the score.
+fn same(item: &Item, one: &Value, other: &Value) -> bool {
+    if one == other {
+        return true;
+    }
+    let (Item::Signal(..), Value::Map(one), Value::Map(other)) = (item, one, other) else {
+        return false;
+    };
+    one.len() == other.len()
+        && one.iter().zip(other).all(|pair| match pair {
+            ((a, Value::Float(x)), (b, Value::Float(y))) => a == b && (x - y).abs() < 1e-6,
+            (one, other) => one == other,
+        })
 }
 
 /// Something that is not as it must be.
@@ -204,7 +279,8 @@ impl ReferenceModel {
             | Op::Put(run, ..)
             | Op::Delete(run, ..)
             | Op::Append(run, ..)
-            | Op::Set(run, ..)) = op;
+            | Op::Set(run, ..)
+            | Op::Signal(run, ..)) = op;
             self.content.entry(Item::Run(run.clone())).or_insert((version, Value::Null));
             match op {
                 Op::Run(_) => {}
@@ -225,6 +301,13 @@ impl ReferenceModel {
                 Op::Set(_, cell, value) => {
                     self.write(Item::State(run.clone(), cell.clone().into()), version, value);
                 }
+                Op::Signal(_, name, entity, weight, at) => {
+                    let item = Item::Signal(run.clone(), name.clone(), entity.clone().into());
+                    let observed = self.observed.entry(item.clone()).or_default();
+                    observed.push((*weight, *at));
+                    let value = signal_of_all(observed);
+                    self.write(item, version, &value);
+                }
             }
         }
     }
@@ -241,7 +324,7 @@ impl ReferenceModel {
             let item = item.clone();
             match found.get(&item) {
                 None => differences.push(Difference::Missing(item)),
-                Some((_, other)) if other != value => {
+                Some((_, other)) if !same(&item, other, value) => {
                     let (expected, found) = (value.clone(), other.clone());
                     differences.push(Difference::OtherValue { item, expected, found });
                 }
@@ -263,12 +346,14 @@ impl ReferenceModel {
     }
 }
 
-/// Everything that a view shows.
+/// Everything that a view shows, the hash chains of its streams followed.
 pub fn content_of(view: &View) -> Result<Content> {
     let mut content = Vec::new();
     for info in view.list_runs()? {
         let name = info.name;
         content.push((Item::Run(name.clone()), (info.version, Value::Null)));
+        // Content says what events hold; the chains say that nothing else was changed.
+        view.event_verify_all(info.run)?;
         for entry in view.entries(info.run) {
             let entry = entry?;
             let version = entry.version();
@@ -278,6 +363,10 @@ pub fn content_of(view: &View) -> Result<Content> {
                     (Item::Event(name.clone(), stream, event.seq), Some(event.payload))
                 }
                 Entry::State { cell, value, .. } => (Item::State(name.clone(), cell), value),
+                Entry::Signal { name: signal_name, entity, signal, .. } => (
+                    Item::Signal(name.clone(), signal_name, entity),
+                    signal.as_ref().map(signal_found),
+                ),
                 _ => continue,
             };
             content.push((item, (version, value.unwrap_or(Value::Null))));
@@ -303,6 +392,8 @@ mod tests {
             Op::Put("r".into(), "b".into(), Value::Int(2)),
             Op::Append("r".into(), "s".into(), Value::from("e")),
             Op::Set("r".into(), "c".into(), Value::Bool(true)),
+            Op::Signal("r".into(), "n".into(), "e".into(), 3, 50_000_000_000),
+            Op::Signal("r".into(), "n".into(), "e".into(), 2, 40_000_000_000),
         ];
         let db = Database::in_memory().unwrap();
         let mut model = ReferenceModel::new();
@@ -320,8 +411,13 @@ mod tests {
         apply(&delete);
         apply(&[Op::Put("r".into(), "b".into(), Value::Int(3))]);
         apply(&[Op::Put("r".into(), "z".into(), Value::Null)]);
+        apply(&[Op::Signal("r".into(), "n".into(), "e".into(), 1, 40_000_000_000)]);
         let differences = model.compare(&content_now(&db).unwrap());
+        let counted_twice = differences.iter().any(|difference| {
+            matches!(difference, Difference::OtherValue { item: Item::Signal(..), .. })
+        });
+        assert!(counted_twice, "{differences:?}");
         assert!(matches!(differences[0], Difference::OtherValue { .. }), "{differences:?}");
-        assert_eq!(differences[1], Difference::Extra(Item::Kv("r".into(), b"z".to_vec())));
+        assert_eq!(differences[2], Difference::Extra(Item::Kv("r".into(), b"z".to_vec())));
     }
 }

@@ -1,6 +1,7 @@
 //! What a scenario does to a database, one step at a time, as data: it can be drawn from a
 //! seed, sent to another process, and repeated on a model.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use steadfast_engine::{CompactMode, Database, Result, Value, Version};
@@ -50,6 +51,19 @@ pub enum Operation {
         /// Its value.
         value: Vec<u8>,
     },
+    /// Observes an entity.
+    SignalRecord {
+        /// The run, by name.
+        run: String,
+        /// The signal.
+        name: String,
+        /// Whose it is.
+        entity: String,
+        /// The weight.
+        weight: u32,
+        /// When, in µs since 1970.
+        at_us: u64,
+    },
     /// Makes everything durable.
     Flush,
     /// Writes a snapshot.
@@ -78,6 +92,12 @@ impl Operation {
     /// Sets `cell` of `run`.
     pub fn state_set(run: &str, cell: &str, value: impl AsRef<[u8]>) -> Self {
         Self::StateSet { run: run.into(), cell: cell.into(), value: value.as_ref().into() }
+    }
+
+    /// Observes `entity` of `run`.
+    pub fn signal_record(run: &str, name: &str, entity: &str, weight: u32, at_us: u64) -> Self {
+        let (run, name, entity) = (run.into(), name.into(), entity.into());
+        Self::SignalRecord { run, name, entity, weight, at_us }
     }
 
     /// Does it. Returns the version of its commit, if it made one.
@@ -112,6 +132,9 @@ impl Operation {
                 Op::Append(run.clone(), stream.clone(), bytes(payload))
             }
             Self::StateSet { run, cell, value } => Op::Set(run.clone(), cell.clone(), bytes(value)),
+            Self::SignalRecord { run, name, entity, weight, at_us } => {
+                Op::Signal(run.clone(), name.clone(), entity.clone(), *weight, *at_us)
+            }
             Self::Flush | Self::Checkpoint | Self::Compact(_) => return None,
         })
     }
@@ -138,6 +161,10 @@ impl Operation {
             Self::StateSet { run, cell, value } => {
                 line("set", &[run.as_bytes(), cell.as_bytes(), value])
             }
+            Self::SignalRecord { run, name, entity, weight, at_us } => {
+                let (weight, at) = (weight.to_be_bytes(), at_us.to_be_bytes());
+                line("signal", &[run.as_bytes(), name.as_bytes(), entity.as_bytes(), &weight, &at])
+            }
             Self::Flush => line("flush", &[]),
             Self::Checkpoint => line("checkpoint", &[]),
             Self::Compact(CompactMode::WalOnly) => line("compact-wal", &[]),
@@ -149,14 +176,22 @@ impl Operation {
     pub fn from_line(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let word = words.next()?;
-        let mut bytes = || unhex(words.next()?);
-        let mut text = || String::from_utf8(bytes()?).ok();
+        let words = RefCell::new(words);
+        let bytes = || unhex(words.borrow_mut().next()?);
+        let text = || String::from_utf8(bytes()?).ok();
         Some(match word {
             "run" => Self::CreateRun { run: text()? },
             "put" => Self::KvPut { run: text()?, key: text()?, value: bytes()? },
             "delete" => Self::KvDelete { run: text()?, key: text()? },
             "append" => Self::EventAppend { run: text()?, stream: text()?, payload: bytes()? },
             "set" => Self::StateSet { run: text()?, cell: text()?, value: bytes()? },
+            "signal" => Self::SignalRecord {
+                run: text()?,
+                name: text()?,
+                entity: text()?,
+                weight: u32::from_be_bytes(bytes()?.try_into().ok()?),
+                at_us: u64::from_be_bytes(bytes()?.try_into().ok()?),
+            },
             "flush" => Self::Flush,
             "checkpoint" => Self::Checkpoint,
             "compact-wal" => Self::Compact(CompactMode::WalOnly),
@@ -181,6 +216,9 @@ impl fmt::Display for Operation {
             Self::KvDelete { run, key } => write!(f, "delete {run}:{key}"),
             Self::EventAppend { run, stream, .. } => write!(f, "append to {run}:{stream}"),
             Self::StateSet { run, cell, .. } => write!(f, "set {run}:{cell}"),
+            Self::SignalRecord { run, name, entity, .. } => {
+                write!(f, "observe {run}:{name}:{entity}")
+            }
             Self::Flush => f.write_str("flush"),
             Self::Checkpoint => f.write_str("checkpoint"),
             Self::Compact(mode) => write!(f, "compact {mode:?}"),
@@ -201,6 +239,7 @@ mod tests {
             Operation::kv_delete("r", "ü"),
             Operation::event_append("r", "s", "x"),
             Operation::state_set("r", "c", ""),
+            Operation::signal_record("r", "n", "e", 7, 1 << 50),
             Operation::Flush,
             Operation::Checkpoint,
             Operation::Compact(CompactMode::WalOnly),

@@ -12,7 +12,8 @@ use crate::operation::Operation;
 /// Something that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateMismatch {
-    /// What: `run:R`, `kv:R:K`, `event:R:S:N`, `state:R:C`, or `commits` for how many there are.
+    /// What: `run:R`, `kv:R:K`, `event:R:S:N`, `state:R:C`,
+    /// `signal:R:N:E`, or `commits` for how many there are.
     pub entity: String,
     /// What it must be.
     pub expected: String,
@@ -99,6 +100,11 @@ impl ReferenceModel {
     /// Notes that a state cell is set.
     pub fn state_set(&mut self, run: &str, cell: &str, value: &[u8]) {
         self.begin(Operation::state_set(run, cell, value));
+    }
+
+    /// Notes that an entity is observed.
+    pub fn signal_record(&mut self, run: &str, name: &str, entity: &str, weight: u32, at_us: u64) {
+        self.begin(Operation::signal_record(run, name, entity, weight, at_us));
     }
 
     /// Notes that a snapshot is written.

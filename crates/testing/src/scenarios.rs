@@ -3,10 +3,10 @@
 //!
 //! | point | the process ends | power cut, strict | power cut, batched and buffered |
 //! |---|---|---|---|
-//! | `AfterBeginTxn`, `AfterWrite`, `BeforeCommit`, `BeforeWalWrite` | absent | absent | absent |
+//! | `AfterBeginTxn`, `AfterWrite`, `BeforeCommit`, `BeforeWalWrite`, `WalPreAggregate` | absent | absent | absent |
 //! | `AfterWalWriteBeforeFsync` | present: the kernel has it | maybe | maybe |
 //! | `AfterFsync` | present | present | present |
-//! | `AfterCommit` | present | present | maybe |
+//! | `AfterCommit`, `WalPostAggregate`, `SignalAggregationUpdate` | present | present | maybe |
 //! | `DuringSegmentRotation` | all committed | all committed | all committed |
 //! | `CheckpointPreFlush` | data without new snapshot | data without new snapshot | a prefix of the data without new snapshot |
 //! | `DuringSnapshotBeforeRename` | data without new snapshot | same | same |
@@ -106,6 +106,11 @@ pub fn expected(point: CrashPoint, crash: CrashType, mode: DurabilityMode) -> Op
         CrashPoint::AfterWalWriteBeforeFsync if power => Expected::Maybe,
         CrashPoint::AfterWalWriteBeforeFsync => Expected::Present,
         CrashPoint::AfterFsync => Expected::Present,
+        CrashPoint::WalPreAggregate => Expected::Absent,
+        CrashPoint::WalPostAggregate | CrashPoint::SignalAggregationUpdate if power && !strict => {
+            Expected::Maybe
+        }
+        CrashPoint::WalPostAggregate | CrashPoint::SignalAggregationUpdate => Expected::Present,
         CrashPoint::AfterCommit if power && !strict => Expected::Maybe,
         CrashPoint::AfterCommit => Expected::Present,
         CrashPoint::DuringSegmentRotation => Expected::AllCommitted,
@@ -230,6 +235,9 @@ impl Scenario {
             CrashPoint::DuringSegmentRotation => {
                 (0..100).try_for_each(|n| runner.kv_put(RUN, &format!("{TARGET}-{n}"), [7; 1500]))
             }
+            CrashPoint::WalPreAggregate
+            | CrashPoint::WalPostAggregate
+            | CrashPoint::SignalAggregationUpdate => runner.signal_record(RUN, TARGET, "e", 1, 5),
             _ => runner.run(Operation::kv_put(RUN, TARGET, VALUE)),
         }
     }
@@ -239,7 +247,8 @@ impl Scenario {
         let report = image.db.recovery_report();
         let newest = image.db.stats().map_err(fail)?.snapshot.map_or(0, |newest| newest.0);
         let run = image.db.resolve_run(RUN).map_err(fail)?;
-        seen.target.insert(image.db.kv_get(run, TARGET).map_err(fail)?.is_some());
+        let key = image.db.kv_get(run, TARGET).map_err(fail)?.is_some();
+        seen.target.insert(key || image.db.signal(run, TARGET, "e").map_err(fail)?.is_some());
         seen.in_flight.insert(image.in_flight);
         seen.manifests.insert(image.manifest.clone());
         seen.lost |= image.kept < image.model.committed_ops().len();

@@ -40,13 +40,19 @@ pub fn replay_line(seed: u64) -> String {
 pub(crate) fn cargo_line(variable: &str, value: &str) -> String {
     let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let value = if plain { value.to_owned() } else { format!("'{value}'") };
-    let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "steadfast-testing".into());
+    let package = std::env::var("CARGO_PKG_NAME").unwrap_or_default();
     let program = std::env::current_exe().unwrap_or_default();
     let stem = program.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     // Cargo adds a dash and a hash.
     let stem = stem.unwrap_or_default();
     let target = stem.rsplit_once('-').map_or(stem.as_str(), |(name, _)| name);
     let is_test = program.parent().is_some_and(|folder| folder.ends_with(Path::new("deps")));
+    // Cargo tells its name to what it runs; what was started by hand is started so again.
+    if is_test && package.is_empty() {
+        let test = std::thread::current().name().filter(|name| *name != "main").map(str::to_owned);
+        let exact = test.map_or_else(String::new, |test| format!(" --exact {test}"));
+        return format!("{variable}={value} {} --nocapture{exact}", program.display());
+    }
     if !is_test {
         return format!("{variable}={value} {}", program.display());
     }

@@ -1,5 +1,6 @@
 //! A program that uses a database, drawn from a seed, and the record of what it was told.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use steadfast_engine::{
-    CompactMode, Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, Entropy, Error,
-    ErrorKind, ManualClock, Result, Retention, Timestamp, Value, Version,
+    Clock, CompactMode, Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, Entropy, Error,
+    ErrorKind, ManualClock, Result, Retention, RetentionPolicy, Timestamp, TypeTag, Value, Version,
 };
 
-use crate::model::{Op, ReferenceModel};
+use crate::model::{Item, Op, ReferenceModel};
 use crate::sim::SimDisk;
 
 /// One thing that the program does.
@@ -101,8 +102,9 @@ pub struct Workload {
     pub mode: DurabilityMode,
     /// Where its random bits begin: two programs with the same are twins.
     pub entropy_seed: u64,
-    /// Every version is kept, and can be looked at.
-    pub keeps_all: bool,
+    /// Which versions of key-values and state cells are kept, and can be looked at. If it is
+    /// more than the newest, every version of all else is.
+    pub keeps: Retention,
 }
 
 /// The window of [`Workload::seeded`] in batched mode.
@@ -151,14 +153,26 @@ impl Workload {
     /// These actions, with the smallest segments.
     pub const fn new(actions: Vec<Action>, mode: DurabilityMode) -> Self {
         let config = DatabaseConfig::new(mode).segment_bytes(SEGMENT_BYTES).manual_checkpoints();
-        Self { actions, config, mode, entropy_seed: 1, keeps_all: false }
+        Self { actions, config, mode, entropy_seed: 1, keeps: Retention::NEWEST }
     }
 
     /// With every version kept.
     #[must_use]
     pub fn keeping_all(mut self) -> Self {
         self.config = self.config.retention(Retention::KeepAll);
-        self.keeps_all = true;
+        self.keeps = Retention::KeepAll;
+        self
+    }
+
+    /// With these versions of key-values and state cells kept, and every version of all else.
+    #[must_use]
+    pub fn keeping(mut self, rule: Retention) -> Self {
+        let policy = RetentionPolicy::from(Retention::KeepAll);
+        let policy = [TypeTag::Kv, TypeTag::State]
+            .into_iter()
+            .fold(policy, |policy, tag| policy.with_primitive(tag, rule));
+        self.config = self.config.retention(policy);
+        self.keeps = rule;
         self
     }
 
@@ -189,14 +203,23 @@ fn value(rng: &mut fastrand::Rng, bytes_max: usize) -> Value {
 fn small(rng: &mut fastrand::Rng) -> Vec<Op> {
     let op = |rng: &mut fastrand::Rng| {
         let run = run_name(rng);
-        match rng.u32(..10) {
+        match rng.u32(..12) {
             0..5 => Op::Put(run, format!("k{}", rng.u32(..12)), value(rng, 300)),
             5..6 => Op::Delete(run, format!("k{}", rng.u32(..12))),
             6..8 => Op::Append(run, format!("s{}", rng.u32(..2)), value(rng, 100)),
-            _ => Op::Set(run, format!("c{}", rng.u32(..3)), value(rng, 30)),
+            8..10 => Op::Set(run, format!("c{}", rng.u32(..3)), value(rng, 30)),
+            _ => observed(rng, run),
         }
     };
     (0..rng.usize(1..4)).map(|_| op(rng)).collect()
+}
+
+/// An observation: of few entities, so that many meet, and out of order.
+fn observed(rng: &mut fastrand::Rng, run: String) -> Op {
+    let ago = [1 << 20, 1 << 28, 1 << 34, 1 << 38][rng.usize(..4)];
+    let at = (1 << 50) - rng.u64(..ago);
+    let name = ["view", "like"][rng.usize(..2)].to_owned();
+    Op::Signal(run, name, format!("e{}", rng.u32(..2)), rng.u32(..10), at)
 }
 
 /// A transaction that may not fit a frame.
@@ -230,6 +253,19 @@ fn is_streamed(ops: &[Op]) -> bool {
     ops.len() >= STREAMED_OPS_MIN as usize && ops.iter().all(name)
 }
 
+/// The key-values and state cells that `ops` write or delete.
+fn touched(ops: &[Op]) -> Vec<Item> {
+    let item = |op: &Op| match op {
+        Op::Put(run, key, _) | Op::Delete(run, key) => {
+            Some(Item::Kv(run.clone(), key.clone().into()))
+        }
+        Op::Set(run, cell, _) => Some(Item::State(run.clone(), cell.clone().into())),
+        _ => None,
+    };
+    let items: BTreeSet<Item> = ops.iter().filter_map(item).collect();
+    items.into_iter().collect()
+}
+
 /// There may be no checkpoint yet.
 pub(crate) fn compact(db: &Database, mode: CompactMode) -> Result<()> {
     match db.compact(mode) {
@@ -254,6 +290,8 @@ pub struct Progress {
     /// The newest version it was given at all, also for a commit that is still queued or that
     /// failed.
     pub assigned: Version,
+    /// What its clock said.
+    pub now: Timestamp,
 }
 
 impl Progress {
@@ -274,6 +312,10 @@ impl Progress {
 pub struct History {
     /// The version of each commit that did not fail, in order.
     pub versions: Vec<Version>,
+    /// When each was made.
+    pub times: Vec<Timestamp>,
+    /// The key-values and state cells that each wrote or deleted.
+    pub touched: Vec<Vec<Item>>,
     /// What must be there after the first so many commits; one more than `versions`.
     pub models: Vec<Arc<ReferenceModel>>,
     /// Progress by the notes of moments.
@@ -332,6 +374,8 @@ impl Driver {
             db: None,
             history: History {
                 versions: Vec::new(),
+                times: Vec::new(),
+                touched: Vec::new(),
                 models: vec![Arc::default()],
                 progress: vec![Progress::default()],
                 errors: Vec::new(),
@@ -372,9 +416,16 @@ impl Driver {
 
     fn note(&mut self, change: impl FnOnce(&mut Progress)) {
         let mut progress = *self.history.progress.last().expect("there is always one");
+        progress.now = self.clock.now();
         change(&mut progress);
         self.history.progress.push(progress);
         self.disk.note(self.history.progress.len() as u64 - 1);
+    }
+
+    /// Time passes, and that is noted: what is kept depends on it.
+    fn advance(&mut self, time: Duration) {
+        self.clock.advance(time);
+        self.note(|_| {});
     }
 
     fn act(&mut self, action: &Action) -> Result<()> {
@@ -382,7 +433,7 @@ impl Driver {
             self.open()?;
         }
         let db = self.db.clone().expect("it was just opened");
-        self.clock.advance(Duration::from_millis(3));
+        self.advance(Duration::from_millis(3));
         match action {
             Action::Commit(ops) => self.commit(&db, &[ops], false, None)?,
             Action::CommitStrict(ops) => self.commit(&db, &[ops], true, None)?,
@@ -395,7 +446,7 @@ impl Driver {
                 self.note(|progress| progress.promised = progress.acknowledged);
             }
             Action::Maintain(duration) => {
-                self.clock.advance(*duration);
+                self.advance(*duration);
                 db.maintain()?;
             }
             Action::Checkpoint => {
@@ -488,6 +539,8 @@ impl Driver {
         model.apply(ops, version);
         self.history.models.push(Arc::new(model));
         self.history.versions.push(version);
+        self.history.times.push(self.clock.now());
+        self.history.touched.push(touched(ops));
         let issued = self.history.versions.len();
         self.note(|progress| {
             progress.issued = issued;
@@ -519,6 +572,8 @@ impl Driver {
             "a commit failed and a later one of the same group did not"
         );
         history.versions.truncate(keep);
+        history.times.truncate(keep);
+        history.touched.truncate(keep);
         history.models.truncate(keep + 1);
         self.note(|progress| progress.issued = keep);
     }

@@ -195,11 +195,15 @@ fn random_sequence(crash: CrashType, worker: bool, mode: DurabilityMode, seed: u
                     runner.arm(CrashPoint::ALL[rng.usize(..reached)], rng.u64(..3))?;
                 }
                 let key = format!("key-{}", rng.u32(..20));
-                runner.run(match rng.u32(..10) {
+                runner.run(match rng.u32(..12) {
                     0..5 => Operation::kv_put("run", &key, vec![7; rng.usize(..400)]),
                     5..7 => Operation::kv_delete("run", &key),
                     7 => Operation::event_append("run", "stream", &key),
                     8 => Operation::state_set("run", &key, "state"),
+                    9..11 => {
+                        let at = rng.u64(..1 << 40);
+                        Operation::signal_record("run", "view", &key, rng.u32(..9), at)
+                    }
                     _ => Operation::Checkpoint,
                 })?;
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use steadfast_engine::{DatabaseConfig, DurabilityMode};
-use steadfast_testing::matrix::{Left, MatrixError, crash_matrix};
+use steadfast_testing::matrix::{Ack, Left, MatrixError, crash_matrix};
 
 #[path = "../examples/two_transactions.rs"]
 #[allow(dead_code)]
@@ -42,15 +42,9 @@ fn a_token_repeats_the_failure_and_nothing_else() {
     );
     // The crash comes elsewhere in the program without the bug, or not at all.
     assert!(replay(in_one).failure.is_none());
-    let bad = crash_matrix(1)
-        .replay("3@x")
-        .run(|_, _: &steadfast_testing::matrix::Ack<()>| Ok(()))
-        .check(|_, _| Ok(()));
+    let bad = crash_matrix(1).replay("3@x").run(|_, _: &Ack<()>| Ok(())).check(|_, _| Ok(()));
     assert!(matches!(bad.error, Some(MatrixError::Token(_))), "{bad}");
-    let other = crash_matrix(1)
-        .replay("@99999k")
-        .run(|_, _: &steadfast_testing::matrix::Ack<()>| Ok(()))
-        .check(|_, _| Ok(()));
+    let other = crash_matrix(1).replay("@99999k").run(|_, _: &Ack<()>| Ok(())).check(|_, _| Ok(()));
     assert!(matches!(other.error, Some(MatrixError::OtherProgram { .. })), "{other}");
 }
 
@@ -144,10 +138,51 @@ fn what_a_second_start_breaks_is_found() {
     assert!(failure.why.contains("every start is in the log"), "{report}");
 }
 
+/// What fails is not the check but the program, started on what a crash left.
+#[test]
+fn a_program_that_cannot_be_started_again_is_found_and_repeated() {
+    let matrix = || crash_matrix(5).starting_again();
+    let program = |db: &steadfast_engine::Database, ack: &Ack<()>| {
+        let run = db.get_or_create_run("service")?;
+        // Half of a start is not thought of.
+        if db.kv_get(run, "begun")?.is_some() && db.kv_get(run, "done")?.is_none() {
+            return Err("begun, and not done".into());
+        }
+        db.kv_put(run, "begun", 1)?;
+        ack.draw(10);
+        db.kv_put(run, "done", 1)?;
+        Ok(())
+    };
+    let report = matrix().run(program).check(|_, _| Ok(()));
+    let failure = report.failure.as_ref().unwrap_or_else(|| panic!("{report}"));
+    println!("{report}");
+    assert_eq!(failure.why, "started again, the program failed: begun, and not done");
+    assert_eq!(failure.case.lives.len(), 1, "{report}");
+    let token = failure.case.to_string();
+    assert!(token.ends_with("/!"), "{token}");
+    let again = matrix().replay(&token).run(program).check(|_, _| Ok(()));
+    assert_eq!(again.failure.map(|again| again.why), Some(failure.why.clone()));
+}
+
+/// Two programs that leave the same disk and say different things are two.
+#[test]
+fn what_was_acknowledged_is_part_of_an_image() {
+    let report = crash_matrix(1)
+        .run(|db, ack| {
+            db.get_or_create_run("r")?;
+            let number = ack.draw(50);
+            ack.done(number);
+            Ok(())
+        })
+        .check(|_, acked| acked.expect(acked.iter().all(|n| *n < 10), || "too much".into()));
+    let failure = report.failure.as_ref().unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(failure.case.lives[0].draws, [10], "{report}");
+}
+
 #[test]
 fn a_program_that_fails_by_itself_is_no_crash() {
     let report = crash_matrix(1)
-        .run(|db, ack: &steadfast_testing::matrix::Ack<()>| {
+        .run(|db, ack: &Ack<()>| {
             ack.draw(10);
             db.kv_put(db.resolve_run("nobody")?, "key", 1)?;
             Ok(())
@@ -166,7 +201,7 @@ fn limits_are_kept_and_told() {
             .images_max(images)
             .depth(0)
             .time_max(Duration::from_secs(600))
-            .run(|db, ack: &steadfast_testing::matrix::Ack<()>| {
+            .run(|db, ack: &Ack<()>| {
                 let run = db.get_or_create_run("r")?;
                 for n in ack.rounds(10) {
                     db.kv_put(run, format!("{n}"), "value")?;

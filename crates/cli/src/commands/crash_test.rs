@@ -16,7 +16,7 @@ use crate::json::{Object, list};
 use crate::output::Output;
 
 /// The hidden command that is the process to kill.
-pub(crate) const WORKER_COMMAND: &str = "crash-test-worker";
+pub(crate) const WORKER_COMMAND: &str = "killed-process";
 
 /// The longest that the repetition of one failure may take.
 const REPLAY_TIME: Duration = Duration::from_secs(3600);
@@ -33,6 +33,8 @@ pub(crate) fn run(args: &CrashTestArgs, json: bool) -> Result<u8> {
         }
         None => {
             let campaign = campaign.only(&args.technique).map_err(|error| refused(&error))?;
+            // Before anything is looked for: what was found must not be lost for want of a page.
+            page(args, "")?;
             let bar = bar(args.seconds);
             let report = campaign.time(Duration::from_secs(args.seconds)).run(|report| {
                 if let Some(bar) = &bar {
@@ -47,16 +49,21 @@ pub(crate) fn run(args: &CrashTestArgs, json: bool) -> Result<u8> {
         }
     };
     // A repetition prints what it sees; the page of the search is worth keeping.
-    if args.replay.is_none() {
-        let page = report.to_html();
-        let name = args.report.display().to_string();
-        std::fs::write(&args.report, page).map_err(|error| Failure::io(&name, &error))?;
-        if !json {
-            Output::new().line_now(&format!("report: {name}"))?;
-        }
+    let written = match args.replay {
+        None => page(args, &report.to_html()),
+        Some(_) => Ok(()),
+    };
+    if !json && args.replay.is_none() && written.is_ok() {
+        Output::new().line_now(&format!("report: {}", args.report.display()))?;
     }
     Output::new().line_now(&if json { to_json(&report) } else { report.to_string() })?;
+    written?;
     Ok(if report.is_good() { EXIT_DONE } else { EXIT_FAILED })
+}
+
+fn page(args: &CrashTestArgs, text: &str) -> Result<()> {
+    let name = || args.report.display().to_string();
+    std::fs::write(&args.report, text).map_err(|error| Failure::io(&name(), &error))
 }
 
 /// The process that is killed.

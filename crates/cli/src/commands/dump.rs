@@ -3,17 +3,18 @@
 //! It is read where it lies, so a dump takes little memory and begins at once. If something that
 //! cannot be read is met on the way, the dump stops there and has no end line.
 
-use steadfast::{RunInfo, Version, View};
+use steadfast::{DefinedSignal, RunInfo, Version, View};
 
 use crate::args::DumpArgs;
 use crate::database::{open_to_look, read_around_damage};
-use crate::entry::{RunLine, end_to_json, entry_to_json};
+use crate::entry::{RunLine, SignalDefinitionLine, end_to_json, entry_to_json};
 use crate::failure::{EXIT_DONE, Failure, Result};
 use crate::output::Output;
+use crate::signal::definition_line;
 
 pub(crate) fn run(args: &DumpArgs) -> Result<u8> {
     let database = open_to_look(&args.dir)?;
-    let (view, runs) = read_around_damage(&database, || {
+    let (view, definitions, runs) = read_around_damage(&database, || {
         let view = match args.at {
             Some(version) => database.view_at(Version(version))?,
             None => database.view()?,
@@ -21,9 +22,15 @@ pub(crate) fn run(args: &DumpArgs) -> Result<u8> {
         // In the order of names, which a copy keeps whatever the order in which its runs were
         // made.
         let runs = view.list_runs()?;
-        Ok((view, runs))
+        let definitions = view.signal_definitions()?;
+        Ok((view, definitions, runs))
     })?;
     let mut dump = Dump { view, history: args.history, output: Output::new(), lines: 0 };
+    for defined in definitions {
+        let DefinedSignal { name, definition, version, timestamp, .. } = defined;
+        let line = SignalDefinitionLine { name, definition, version, timestamp };
+        dump.line(&definition_line(&line))?;
+    }
     for info in &runs {
         dump.head(info)?;
         let mut entries = 0;

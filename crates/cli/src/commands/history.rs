@@ -1,4 +1,4 @@
-//! `history`: the versions of one key, or of one state cell, that are kept.
+//! `history`: the versions of one key, state cell or signal that are kept.
 
 use std::cmp::Ordering;
 
@@ -18,7 +18,11 @@ pub(crate) fn run(args: &HistoryArgs, json: bool) -> Result<u8> {
     let database = open_to_look(&args.dir)?;
     let entries = read_around_damage(&database, || versions(&database, args))?;
     if entries.is_empty() {
-        let what = if args.state { "state cell" } else { "key" };
+        let what = match args {
+            HistoryArgs { state: true, .. } => "state cell",
+            HistoryArgs { signal: Some(_), .. } => "such signal of",
+            _ => "key",
+        };
         let (name, run) = (args.key.display(), &args.run);
         let message = format!("the run `{run}` has no {what} `{name}`, and keeps nothing of one");
         return Err(Failure::new("not_found", message));
@@ -45,6 +49,10 @@ fn versions(database: &Database, args: &HistoryArgs) -> Result<Vec<Entry>> {
     let view = database.view()?;
     let run = view.resolve_run(&args.run)?;
     let wanted = args.key.as_encoded_bytes();
+    if let Some(name) = &args.signal {
+        let versions = view.signal_versions(run, name, wanted)?;
+        return Ok(versions);
+    }
     let mut found = Vec::new();
     for entry in view.entries_with_history(run) {
         let entry = entry?;
@@ -52,7 +60,8 @@ fn versions(database: &Database, args: &HistoryArgs) -> Result<Vec<Entry>> {
             (Entry::Kv { key: name, .. }, false) | (Entry::State { cell: name, .. }, true) => {
                 name.as_slice().cmp(wanted)
             }
-            // Key-values come first, cells last.
+            // Key-values come first, signals last.
+            (Entry::Signal { .. }, true) => Ordering::Greater,
             (_, true) => Ordering::Less,
             (_, false) => Ordering::Greater,
         };
@@ -69,6 +78,11 @@ fn shown(entry: &Entry) -> String {
     let (value, expiry) = match entry {
         Entry::Kv { value, expiry, .. } => (value, *expiry),
         Entry::State { value, .. } => (value, None),
+        Entry::Signal { signal: Some(signal), timestamp, .. } => {
+            let score = signal.score(signal.not_before(*timestamp)).unwrap_or(f64::NAN);
+            return format!("score {score:.6}, {} observations", signal.count);
+        }
+        Entry::Signal { .. } => return "(deleted)".to_owned(),
         _ => return String::new(),
     };
     let Some(value) = value else { return "(deleted)".to_owned() };

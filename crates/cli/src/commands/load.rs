@@ -10,7 +10,7 @@ use steadfast::{Database, Entry, Run, RunId, Timestamp, Version};
 
 use crate::args::{Durability, LoadArgs, WriteArgs};
 use crate::database::{config, open_input};
-use crate::entry::{DumpLine, RunLine};
+use crate::entry::{DumpLine, RunLine, SignalDefinitionLine};
 use crate::failure::{EXIT_DONE, Failure, Result};
 use crate::json::Object;
 use crate::lines::Lines;
@@ -81,6 +81,10 @@ impl Dump {
                 DumpLine::Unknown => Ok(()),
                 DumpLine::End { version, entries } => {
                     end = Some((version, entries));
+                    Ok(())
+                }
+                DumpLine::Definition(SignalDefinitionLine { version, timestamp, .. }) => {
+                    dump.lines.push(Line { version, timestamp, text });
                     Ok(())
                 }
                 DumpLine::Run(run) => dump.take_run(&mut runs, run, text),
@@ -167,6 +171,9 @@ impl Dump {
                         let RunLine { name, namespace, status, created, .. } = line;
                         let run = restore.run(&name, &namespace, status, created)?;
                         runs.insert(name, run);
+                    }
+                    DumpLine::Definition(line) => {
+                        restore.signal_definition(&line.name, &line.definition)?;
                     }
                     DumpLine::Entry { run, entry } => {
                         let run = runs.get(&run).expect("its run was checked to come before");

@@ -7,19 +7,15 @@
 
 use std::path::Path;
 
-use steadfast::{Damaged, Database, Error, LogClass, RecoveryReport, SnapshotClass, Version};
-use steadfast_durability::layout::Layout;
-use steadfast_durability::{Error as DiskError, StdDisk};
+use steadfast::{
+    Damaged, Database, Error, ErrorKind, LogClass, RecoveryReport, SnapshotClass, Version,
+};
+use steadfast_durability::Error as DiskError;
 
-use crate::database::report_left_out;
+use crate::database::{report_left_out, with_progress};
 use crate::failure::{EXIT_DONE, EXIT_FAILED, EXIT_USAGE, Result};
-use crate::inspection::manifest;
 use crate::json::{Object, list};
 use crate::output::{Output, count, counted};
-
-/// A writer that makes checkpoints takes files away while they are read; so often it is looked
-/// again.
-const ATTEMPTS: u32 = 10;
 
 pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
     let verdict = match look(dir) {
@@ -46,22 +42,7 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
 
 /// What was found; an error if that could not be told.
 fn look(dir: &Path) -> Result<Verdict> {
-    let names = || manifest(&StdDisk, &Layout::new(dir));
-    let mut attempt = 1;
-    loop {
-        let before = names();
-        let found = look_once(dir);
-        let sound = found.as_ref().is_ok_and(|verdict| verdict.sound);
-        // Files that went because nothing names them any more are no damage.
-        if sound || attempt == ATTEMPTS || names() == before {
-            return found;
-        }
-        attempt += 1;
-    }
-}
-
-fn look_once(dir: &Path) -> Result<Verdict> {
-    let database = match Database::open_read_only(dir) {
+    let database = match with_progress(dir).open_read_only() {
         Ok(database) => database,
         Err(Error::Corruption(error)) => return Ok(Verdict::of_refusal(error)),
         Err(error) => return Err(error.into()),
@@ -74,11 +55,18 @@ fn look_once(dir: &Path) -> Result<Verdict> {
         }
         Err(error) => return Err(error.into()),
     };
+    let chains = match chains(&database) {
+        // What a damaged file keeps from being read was found already.
+        Err(error) if error.kind() == ErrorKind::Corruption && !damaged.is_empty() => Ok(0),
+        Err(error @ Error::EventChain { .. }) => Err(error.to_string()),
+        streams => Ok(streams?),
+    };
     let report = database.recovery_report().clone();
     let opened_well =
         report.log != LogClass::Ambiguous && report.snapshots != SnapshotClass::Fallback;
     Ok(Verdict {
-        sound: opened_well && damaged.is_empty(),
+        sound: opened_well && damaged.is_empty() && chains.is_ok(),
+        chains,
         refused: false,
         readable: damaged.is_empty() || database.wait_loaded().is_ok(),
         unreadable: None,
@@ -88,9 +76,18 @@ fn look_once(dir: &Path) -> Result<Verdict> {
     })
 }
 
+/// Follows the hash chain of every stream there is. Returns how many there are.
+fn chains(database: &Database) -> steadfast::Result<u64> {
+    let view = database.view()?;
+    let runs = view.list_runs()?;
+    runs.iter().try_fold(0, |streams, info| Ok(streams + view.event_verify_all(info.run)?))
+}
+
 /// What was found in a database's files.
 struct Verdict {
     sound: bool,
+    /// How many streams were checked, or what is wrong with the first that is not as it was.
+    chains: std::result::Result<u64, String>,
     /// It was not opened.
     refused: bool,
     /// Everything can be read, from an older snapshot if need be.
@@ -107,6 +104,7 @@ impl Verdict {
     fn of_refusal(error: DiskError) -> Self {
         let mut verdict = Self {
             sound: false,
+            chains: Ok(0),
             refused: true,
             readable: false,
             unreadable: None,
@@ -146,7 +144,15 @@ impl Verdict {
             let Damaged { file, offset, what, versions: (from, to) } = damaged;
             format!("    {file}: {what} at offset {offset}; versions {from} to {to} at risk")
         }));
-        if !self.sound && self.readable {
+        match &self.chains {
+            Err(broken) => lines.push(format!("    {broken}; the files are as they were written")),
+            Ok(0) => {}
+            Ok(n) => {
+                let streams = counted(*n, "stream of events is", "streams of events are");
+                lines.push(format!("    {streams} as appended"));
+            }
+        }
+        if !self.sound && self.readable && self.chains.is_ok() {
             let still = "everything can still be read; `compact` leaves only what is sound";
             lines.push(format!("    {still}"));
         }
@@ -194,6 +200,10 @@ impl Verdict {
                 .number("at_risk_to", damaged.versions.1.0)
                 .end()
         });
+        object = match &self.chains {
+            Ok(streams) => object.number("streams", *streams),
+            Err(broken) => object.text("event_chain", broken),
+        };
         object.json("damaged", &list(damaged)).text("message", &self.message).end()
     }
 

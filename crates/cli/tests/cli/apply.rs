@@ -204,12 +204,42 @@ fn an_answer_never_waits_for_another_line() {
 }
 
 #[test]
-fn signals_are_unsupported_until_they_are_there() {
+fn signals_are_recorded_beside_everything_else() {
     let home = Home::new();
-    let line =
-        r#"{"ops":[{"op":"signal","run":"r","name":"view","entity":"e","weight":1.0,"at_us":5}]}"#;
-    assert_eq!(kind(&home.apply(&[line])[0]), "unsupported");
-    assert!(home.entries("run").is_empty());
+    let signal = |entity: &str, weight: &str, more: &str| {
+        let fields =
+            format!(r#""run":"r","name":"view","entity":{entity},"weight":{weight}{more}"#);
+        format!(r#"{{"op":"signal",{fields}}}"#)
+    };
+    let week_us = 7 * 24 * 3_600_000_000u64;
+    let (new, old) = (1_700_000_000_000_000u64, 1_700_000_000_000_000 - week_us);
+    let at = |us: u64| format!(r#","at_us":{us}"#);
+    let together = format!(
+        r#"{{"ops":[{{"op":"kv_put","run":"r","key":"k","value":1}},{},{}]}}"#,
+        signal(r#""e""#, "1.0", &at(new)),
+        signal(r#""e""#, "2", &at(old)),
+    );
+    let one = |op: String| format!(r#"{{"ops":[{op}]}}"#);
+    let now = one(signal(r#"{"$bytes":"/w=="}"#, "0.5", ""));
+    let bad = [
+        one(signal(r#""e""#, "-1", "")),
+        one(signal(r#""e""#, r#"{"$float":"inf"}"#, "")),
+        one(signal(r#""e""#, r#"{"$float":"nan"}"#, "")),
+        one(signal(r#""""#, "1", "")),
+        one(signal(r#""e""#, "1", r#","at_us":9999999999999999999"#)),
+        one(signal(r#""e""#, "1", r#","at_us":999999999999999999"#)),
+    ];
+    let mut lines = vec![together.as_str(), &now];
+    lines.extend(bad.iter().map(String::as_str));
+    let answers = home.apply(&lines);
+    assert_eq!((version(&answers[0]), version(&answers[1])), (1, 2));
+    answers[2..].iter().for_each(|answer| assert_eq!(kind(answer), "invalid", "{answer}"));
+    let signals = home.entries("signal");
+    assert_eq!(signals.len(), 2);
+    assert_eq!((&signals[0]["entity"], &signals[0]["count"]), (&"e".into(), &2.into()));
+    assert_eq!((signals[0]["score"].as_f64(), &signals[0]["newest_us"]), (Some(2.0), &new.into()));
+    let times = ["newest_us", "at_us"].map(|name| signals[1][name].as_u64().unwrap());
+    assert!(times[0] > new && times[0] <= times[1], "now, if nobody says when: {times:?}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Damaged snapshots: named, survived where an older one is there, salvaged where not.
 
-use crate::support::{Done, Home, damage, json, kind, steadfast_on};
+use steadfast::{CompactMode, Database, Value};
+
+use crate::support::{Done, Home, append, damage, json, kind, steadfast_on};
 
 /// Two snapshots and log behind each.
 fn with_two_snapshots() -> Home {
@@ -120,13 +122,22 @@ fn a_repair_keeps_what_can_be_read_and_says_what_cannot() {
     assert_eq!(trial["copy"], json("null"));
     let losses = trial["losses"].as_array().unwrap();
     assert_eq!(losses.len(), 1, "{trial}");
-    assert!(losses[0].as_str().unwrap().contains("SNAPSHOTS/snap-000001.chk"));
+    let loss = &losses[0];
+    assert_eq!(loss["file"], "SNAPSHOTS/snap-000001.chk");
+    assert_eq!((&loss["lost"], &loss["at_risk_to"]), (&"rows".into(), &3000.into()), "{loss}");
+    // Named as those who wrote them know them: the row before the damage, and the one behind it.
+    for row in [&loss["after"], &loss["before"]] {
+        let known = row.is_null() || row["type"] == "run" || row["run"] == "r";
+        assert!(known, "{loss}");
+    }
+    assert!(!loss["before"].is_null(), "{loss}");
     let target = home.path("new");
     let target = target.to_str().unwrap();
     let trial = home.run("repair", &[target, "--dry-run"]).ok().stdout;
     assert!(trial.contains("would keep") && !home.path("new").exists(), "{trial}");
     let words = home.run("repair", &[target]).ok().stdout;
     assert!(words.contains("1 loss") && words.contains("was not changed"), "{words}");
+    assert!(words.contains(" in run r"), "{words}");
     assert_eq!(home.files(), before);
     steadfast_on("verify", &home.path("new"), &[], "").ok();
     let kept = steadfast_on("dump", &home.path("new"), &["--history"], "").ok();
@@ -146,7 +157,9 @@ fn a_repair_of_a_damaged_log_keeps_the_longest_prefix() {
     let version = done["version"].as_u64().unwrap();
     assert!((1..200).contains(&version), "{done}");
     assert_eq!(done["log"], "corrupt");
-    assert!(done["losses"][0].as_str().unwrap().contains("WAL/wal-000001.seg"));
+    let loss = &done["losses"][0];
+    assert_eq!((&loss["file"], &loss["lost"]), (&"WAL/wal-000001.seg".into(), &"commits".into()));
+    assert_eq!(loss["at_risk_from"], version + 1);
     let dump = steadfast_on("dump", &new, &[], "").ok();
     assert!(dump.lines().last().unwrap().contains(&format!(r#""version":{version},"#)));
 }
@@ -169,4 +182,38 @@ fn a_repair_of_a_sound_database_loses_nothing() {
         steadfast_on("dump", &again, &[], "").ok().stdout,
         steadfast_on("dump", &new, &[], "").ok().stdout
     );
+}
+
+/// Somebody who can write files with right checksums, but not the hash of what comes after.
+#[test]
+fn an_event_that_was_changed_with_all_checksums_right_is_found() {
+    let home = Home::new();
+    home.apply(&[
+        &append("r", "s", "1", ""),
+        &append("r", "s", "2", ""),
+        &append("r", "s", "3", ""),
+    ]);
+    let sound = home.run("verify", &["--json"]).ok().json();
+    assert_eq!(sound["streams"], 1);
+    assert!(home.run("verify", &[]).ok().stdout.contains("1 stream of events is as appended"));
+
+    let db = Database::open(home.db()).unwrap();
+    let run = db.resolve_run("r").unwrap();
+    let event = db.event_read(run, "s", 1).unwrap().next().unwrap().unwrap();
+    let namespace = steadfast_core::NamespaceId(1);
+    let key = steadfast_core::event_key(namespace, b"s", 1).unwrap();
+    let value = vec![Value::from(event.hash.as_bytes()), Value::from(22)];
+    // As of the newest commit, which the log has.
+    let newest = db.current_version();
+    let store = db.storage();
+    store.put_with_version(&key, Value::List(value), newest, event.timestamp, None).unwrap();
+    db.checkpoint().unwrap();
+    db.compact(CompactMode::Full).unwrap();
+    db.close().unwrap();
+
+    let verify = home.run("verify", &["--json"]).status(1).json();
+    assert_eq!((&verify["sound"], &verify["damaged"]), (&false.into(), &json("[]")));
+    let found = verify["event_chain"].as_str().unwrap();
+    assert!(found.starts_with("event 1 of stream s: "), "{found}");
+    assert!(home.run("verify", &[]).status(1).stdout.contains(found));
 }

@@ -40,6 +40,16 @@ fn everything() -> Home {
     lines.push(append("b", "s", "2.5", ""));
     lines.push(r#"{"ops":[{"op":"state_set","run":"a","cell":"c","value":1},{"op":"kv_put","run":"a","key":"k","value":1}]}"#.into());
     lines.push(r#"{"ops":[{"op":"kv_delete","run":"a","key":"k"}]}"#.into());
+    for (n, at) in [(1, 5_000_000), (3, 1_700_000_000_000_000u64), (7, 1_699_999_000_000_000)] {
+        let ahead = 252_000_000_000_000_000u64;
+        let signal = |entity: &str, at: u64| {
+            format!(
+                r#"{{"op":"signal","run":"a","name":"\u0000é","entity":{entity},"weight":0.{n},"at_us":{at}}}"#
+            )
+        };
+        let entity = r#"{"$bytes":"AP8="}"#;
+        lines.push(format!(r#"{{"ops":[{},{}]}}"#, signal(entity, at), signal(r#""e""#, ahead)));
+    }
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();
     home.apply(&lines).iter().for_each(|answer| assert!(version(answer) > 0));
     home
@@ -56,6 +66,35 @@ fn dump_load_dump_is_identical_to_the_byte() {
     steadfast_on("verify", &copy, &[], "").ok();
     let runs = |dir| steadfast_on("runs", dir, &["--json"], "").ok().stdout;
     assert_eq!(runs(&home.db()), runs(&copy), "ids and times too");
+}
+
+#[test]
+fn definitions_and_what_they_keep_are_restored() {
+    let home = Home::new();
+    let db = steadfast::Database::open(home.db()).unwrap();
+    let lifetime = std::time::Duration::from_secs(6400);
+    let schema = steadfast::SchemaBuilder::signal("fading")
+        .decay(steadfast::Decay::Linear { lifetime })
+        .windows([steadfast::Window::Hours(2)])
+        .and_signal("kept")
+        .decay(steadfast::Decay::Permanent)
+        .version(3);
+    db.define_signals(schema.clone()).unwrap();
+    let run = db.create_run("r").unwrap();
+    for n in 0..300u32 {
+        db.signal_record(run, "fading", format!("e{}", n % 3), 0.1).unwrap();
+        db.signal_record(run, "kept", "e", 0.1).unwrap();
+    }
+    db.close().unwrap();
+    assert_eq!(home.entries("signal_definition").len(), 2);
+    let copy = home.path("copy");
+    steadfast_on("load", &copy, &[], &home.dump()).ok();
+    assert_eq!(steadfast_on("dump", &copy, &[], "").ok().stdout, home.dump());
+    let db = steadfast::Database::open(&copy).unwrap();
+    let version = db.current_version();
+    db.define_signals(schema).unwrap();
+    assert_eq!(db.current_version(), version, "they are as they were");
+    db.close().unwrap();
 }
 
 #[test]
@@ -202,4 +241,33 @@ fn load_passes_over_types_and_fields_of_later_formats() {
     let copy = Home::new();
     copy.run_with_input("load", &[], lines.join("\n")).ok();
     assert_eq!(copy.dump(), dump);
+}
+
+#[test]
+fn an_event_that_was_edited_in_a_dump_is_refused() {
+    let home = everything();
+    let dump = home.dump();
+    let event = |seq: u64| {
+        let line = dump.lines().find(|line| {
+            let entry = json(line);
+            entry["type"] == "event" && entry["stream"] == "s" && entry["seq"] == seq
+        });
+        line.unwrap().to_owned()
+    };
+    assert_eq!(json(&event(0))["hash"].as_str().unwrap().len(), 64);
+    let load = |name: &str, text: String| steadfast_on("load", &home.path(name), &[], &text);
+    let edited = load("edited", dump.replace(r#""payload":{"x":1}"#, r#""payload":{"x":2}"#));
+    let error = edited.status(1).stderr;
+    assert!(
+        error.contains("event 0 of stream s: its hash is not that of what it holds"),
+        "{error}"
+    );
+    let moved = event(1).replace(r#""seq":1"#, r#""seq":2"#);
+    let error = load("moved", dump.replace(&event(1), &moved)).status(1).stderr;
+    assert!(error.contains("event 1 of stream s: it is missing"), "{error}");
+
+    // Whoever wrote a dump by hand has no hashes: they are computed, and are the same.
+    let hash = json(&event(0))["hash"].as_str().unwrap().to_owned();
+    load("without", dump.replace(&format!(r#","hash":"{hash}""#), "")).ok();
+    assert_eq!(steadfast_on("dump", &home.path("without"), &[], "").ok().stdout, dump);
 }

@@ -45,3 +45,19 @@ fn what_never_was_is_not_found() {
         assert_eq!(kind(&json(&done.stderr)), "not_found");
     }
 }
+
+#[test]
+fn a_signal_has_a_history_too() {
+    let home = Home::new();
+    let signal = r#"{"ops":[{"op":"signal","run":"r","name":"view","entity":"k","weight":1}]}"#;
+    let lines = [&put("r", "k", "1"), signal, signal].join("\n");
+    home.run_with_input("apply", &["--retention", "last:1,signal=all"], lines).ok();
+    let args = ["--run", "r", "k", "--signal", "view"];
+    let lines = home.run("history", &[args.as_slice(), &["--json"]].concat()).ok();
+    let counts: Vec<_> = lines.lines().iter().map(|line| json(line)["count"].clone()).collect();
+    assert_eq!(counts, [2, 1]);
+    let words = home.run("history", &args).ok();
+    assert!(words.lines()[1].ends_with("score 2.000000, 2 observations"), "{}", words.stdout);
+    let none = home.run("history", &["--run", "r", "x", "--signal", "view", "--json"]).status(1);
+    assert_eq!(kind(&json(&none.stderr)), "not_found");
+}

@@ -1,11 +1,15 @@
 //! Reads a snapshot back from the device, every byte, and checks everything that can be.
 
+use std::ops::ControlFlow;
+
 use steadfast_core::{Record, TableError};
 
 use super::filter::{Filter, key_hash};
 use super::footer::{FOOTER_BYTES, HEADER_BYTES, Header};
 use super::index::SectionEntry;
 use super::reader::{Snapshot, decode_end, to_usize};
+use crate::error::{Error, Result};
+use crate::progress::{Listener, Progress, Stage, tell};
 
 /// What a check of every byte came to; that there is one means that all was well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,7 +33,29 @@ impl Snapshot {
     ///
     /// The bytes come from the device where the system lets a program ask for that. Nothing is
     /// taken from what was read before, except where the sections begin, which is compared.
-    pub fn verify(&self) -> Result<SnapshotCheck, TableError> {
+    pub fn verify(&self) -> std::result::Result<SnapshotCheck, TableError> {
+        let unheard = &mut |_| ControlFlow::Continue(());
+        self.check_all(unheard).map(|check| check.expect("nobody stops it"))
+    }
+
+    /// As [`Snapshot::verify`], telling `listener` after each section: [`Stage::ReadBack`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] if the listener wants no more of it; [`Error::Table`].
+    pub fn verify_with(&self, listener: Listener<'_>) -> Result<SnapshotCheck> {
+        let total = self.footer.file_bytes;
+        let mut visit = |bytes| listener(Progress::new(Stage::ReadBack, bytes, total));
+        let check = self.check_all(&mut visit)?.ok_or(Error::Stopped)?;
+        tell(listener, Progress::new(Stage::ReadBack, total, total))?;
+        Ok(check)
+    }
+
+    /// `visit` is told after each section how many bytes were read, and may stop it: `None`.
+    fn check_all(
+        &self,
+        visit: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> std::result::Result<Option<SnapshotCheck>, TableError> {
         // A hint: if the system has none of it, its own copy is checked.
         let _ = self.file.forget_cached();
         let mut check = SnapshotCheck::default();
@@ -56,6 +82,9 @@ impl Snapshot {
                     return Err(self.error(section.filter_offset(), "a filter that lacks a key"));
                 }
             }
+            if visit(check.bytes).is_break() {
+                return Ok(None);
+            }
         }
         self.commit_times()?;
         check.bytes += self.footer.meta_offset - self.footer.times_offset;
@@ -66,10 +95,10 @@ impl Snapshot {
             let reason = "a footer that counts other rows than there are";
             return Err(self.error(self.footer.offset(), reason));
         }
-        Ok(check)
+        Ok(Some(check))
     }
 
-    fn verify_header(&self) -> Result<(), TableError> {
+    fn verify_header(&self) -> std::result::Result<(), TableError> {
         let footer = &self.footer;
         let header = Header {
             database: footer.database,
@@ -87,7 +116,7 @@ impl Snapshot {
         &self,
         section: &SectionEntry,
         rows: &mut Vec<Record>,
-    ) -> Result<Filter, TableError> {
+    ) -> std::result::Result<Filter, TableError> {
         let bytes = self.read(section.offset, section.end() - section.offset)?;
         let (mut rest, end) = bytes.split_at(to_usize(section.blocks_bytes));
         let (index, filter) = end.split_at(to_usize(section.index.bytes));
@@ -106,7 +135,7 @@ impl Snapshot {
     }
 
     /// The end of the file was checked when it was opened; here it is read again.
-    fn verify_end(&self) -> Result<(), TableError> {
+    fn verify_end(&self) -> std::result::Result<(), TableError> {
         let offset = self.footer.meta_offset;
         let again = self.read(offset, self.footer.file_bytes - offset)?;
         let (rest, footer) = again.split_at(again.len() - FOOTER_BYTES);

@@ -79,6 +79,12 @@ impl SnapshotFile {
     }
 }
 
+impl std::fmt::Display for SnapshotFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.label)
+    }
+}
+
 /// Writes a snapshot.
 ///
 /// Rows come in order: by key, and the versions of a key newest first. The file has its final

@@ -9,7 +9,8 @@ use crate::disk::{Access, Disk, DiskFile, read_full_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
 use crate::manifest::Manifest;
-use crate::replay::{Applier, Base, Progress, Replayed, replay_into};
+use crate::progress::{Listener, Progress, Stage, tell};
+use crate::replay::{Applier, Base, Replayed, replay_into};
 use crate::wal::group::GroupKind;
 use crate::wal::reader::{End, Evidence, SegmentReader, Tail};
 use crate::wal::segment::{
@@ -235,9 +236,9 @@ impl Wal {
         base: &Base,
         limit: Option<u64>,
         beside: Beside,
-        progress: &mut dyn FnMut(Progress),
+        listener: Listener<'_>,
     ) -> Result<Scan> {
-        let read = |applier: &mut Applier<'_>| self.read_chain(applier, limit, progress);
+        let read = |applier: &mut Applier<'_>| self.read_chain(applier, limit, listener);
         let (mut scan, replayed) = replay_into(target, base, read)?;
         target.finish(replayed.stats.final_version);
         if limit.is_none() {
@@ -281,10 +282,11 @@ impl Wal {
         &self,
         applier: &mut Applier<'_>,
         limit: Option<u64>,
-        progress: &mut dyn FnMut(Progress),
+        listener: Listener<'_>,
     ) -> Result<Scan> {
         let floor = self.manifest.floor;
-        let bytes_total = self.segments.iter().map(|s| s.bytes.saturating_sub(HEADER_BYTES)).sum();
+        let bytes_of = |segment: &Segment| segment.bytes.saturating_sub(HEADER_BYTES);
+        let bytes_total: u64 = self.segments.iter().map(bytes_of).sum();
         // Boundaries of groups from the highest promise so far on, so that the chain hash at
         // the final one is known without reading anything again.
         let mut scan = Scan {
@@ -300,6 +302,7 @@ impl Wal {
             end_segment: 0,
             closing: None,
         };
+        let mut reported = 0;
         for (index, segment) in self.segments.iter().enumerate() {
             let header = &segment.header;
             // A footer or a seal of the segment before is not the end of the log.
@@ -311,7 +314,6 @@ impl Wal {
             scan.end_segment = index;
             scan.boundaries.push_back((index, header.first_position, header.chain));
             let stop = segment.valid_end.into_iter().chain(limit).min();
-            let mut reported = 0;
             let broken = loop {
                 if stop == Some(reader.position()) {
                     break None;
@@ -348,7 +350,8 @@ impl Wal {
                 let bytes = applier.stats().bytes;
                 if bytes - reported >= 4 << 20 {
                     reported = bytes;
-                    progress(Progress { bytes, bytes_total, txns: applier.stats().txns_applied });
+                    let told = Progress::new(Stage::Replay, bytes, bytes_total.max(bytes));
+                    tell(listener, Progress { txns: applier.stats().txns_applied, ..told })?;
                 }
             };
             scan.end_chain = reader.chain();
@@ -391,7 +394,9 @@ impl Wal {
             scan.damage = self.broken.clone();
         }
         let stats = applier.stats();
-        progress(Progress { bytes: stats.bytes, bytes_total, txns: stats.txns_applied });
+        // Files are filled ahead, so the end may come sooner than their length says.
+        let told = Progress::new(Stage::Replay, stats.bytes, stats.bytes);
+        tell(listener, Progress { txns: stats.txns_applied, ..told })?;
         Ok(scan)
     }
 }

@@ -8,6 +8,7 @@ pub mod group;
 pub mod reader;
 pub mod segment;
 pub mod stream;
+pub mod tail;
 pub mod writer;
 
 #[cfg(test)]

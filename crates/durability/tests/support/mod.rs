@@ -128,7 +128,7 @@ impl Log {
             &target,
             policy,
             Beside::Nobody,
-            &mut |_| {},
+            &mut steadfast_durability::progress::unheard,
         )?;
         let entropy = Entropy::seeded(manifest.epochs.len() as u64);
         let (manifest, resume, report) =

@@ -100,18 +100,19 @@ fn matrix(page: &mut String, report: &CampaignReport) -> std::fmt::Result {
 }
 
 fn write_cell(page: &mut String, cell: &Cell, span: &str) -> std::fmt::Result {
-    let result = match (&cell.failure, cell.parts) {
+    let class = match (&cell.failure, cell.parts) {
         (Some(_), _) => "failed",
         (None, 0) => "untried",
         (None, _) => "passed",
     };
+    let result = cell.result();
     let (count, what) = match cell.kills {
         0 => (cell.images, "images"),
         kills => (kills, "kills"),
     };
     let parts = cell.parts;
     let times = if parts == 1 { "once".to_owned() } else { format!("{parts} times") };
-    write!(page, "<td class=\"{result}\"{span}>{result}<small>{count} {what}, {times}</small></td>")
+    write!(page, "<td class=\"{class}\"{span}>{result}<small>{count} {what}, {times}</small></td>")
 }
 
 fn openings(page: &mut String, report: &CampaignReport) -> std::fmt::Result {

@@ -22,6 +22,8 @@ pub struct Cell {
     pub by_seed: bool,
     /// How often it was run, each time with another seed.
     pub parts: u64,
+    /// Whether the time was over before all of it was tried, each time.
+    pub cut_short: bool,
     /// Images, damaged files and schedules that were judged.
     pub images: u64,
     /// Processes that were really killed.
@@ -37,7 +39,27 @@ impl Cell {
         mode: Option<DurabilityMode>,
         by_seed: bool,
     ) -> Self {
-        Self { technique, what, mode, by_seed, parts: 0, images: 0, kills: 0, failure: None }
+        Self {
+            technique,
+            what,
+            mode,
+            by_seed,
+            parts: 0,
+            cut_short: false,
+            images: 0,
+            kills: 0,
+            failure: None,
+        }
+    }
+
+    /// What came of it, in a word or a few.
+    pub const fn result(&self) -> &'static str {
+        match (&self.failure, self.parts, self.cut_short) {
+            (Some(_), ..) => "FAILED",
+            (None, 0, _) => "not tried",
+            (None, _, true) => "passed as far as it came",
+            (None, _, false) => "passed",
+        }
     }
 }
 
@@ -122,11 +144,7 @@ impl fmt::Display for CampaignReport {
                 0 => format!("{:>8} images", cell.images),
                 kills => format!("{kills:>8} kills "),
             };
-            let result = match (&cell.failure, cell.parts) {
-                (Some(_), _) => "FAILED",
-                (None, 0) => "not tried",
-                (None, _) => "passed",
-            };
+            let result = cell.result();
             let mode = mode_name(cell.mode);
             writeln!(f, "{:width$}  {mode:8}  {count}  {result}", cell.technique)?;
         }

@@ -2,6 +2,7 @@
 //! random choices from.
 
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -41,11 +42,21 @@ impl<T> Account<T> {
     pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
+}
 
-    /// How many are acknowledged, and how many of them must be there.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        let required = self.0.iter().filter(|(_, standing)| *standing > Standing::Doubtful);
-        (self.0.len(), required.count())
+impl<T> Account<T> {
+    /// What this crash may have taken.
+    pub(crate) fn doubtful(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter(|(_, standing)| *standing == Standing::Doubtful).map(|(what, _)| what)
+    }
+}
+
+impl<T: fmt::Debug> Account<T> {
+    /// The same for accounts that a check cannot tell apart.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let hasher = foldhash::fast::FixedState::default();
+        let items = self.0.iter().map(|(what, standing)| (format!("{what:?}"), *standing as u8));
+        hasher.hash_one(items.collect::<Vec<_>>())
     }
 }
 
@@ -298,7 +309,7 @@ impl<'a, T> Acked<'a, T> {
 
     /// How many must be there.
     pub fn len(&self) -> usize {
-        self.account.counts().1
+        self.iter().count()
     }
 
     /// Whether nothing must be there.

@@ -17,6 +17,8 @@ pub struct Counterexample {
     pub why: String,
     /// What had been acknowledged and must have been there, in `Debug` form.
     pub acknowledged: Vec<String>,
+    /// What had been acknowledged and may be lost: it was not promised yet when the power went.
+    pub doubtful: Vec<String>,
     /// Where and how each life of `case` ended.
     pub crashes: Vec<Crashed>,
     /// How many draws the first failure that was found had.
@@ -41,6 +43,10 @@ impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.why)?;
         writeln!(f, "  acknowledged, and due: [{}]", self.acknowledged.join(", "))?;
+        if !self.doubtful.is_empty() {
+            let doubtful = self.doubtful.join(", ");
+            writeln!(f, "  acknowledged, not yet promised, so it may be lost: [{doubtful}]")?;
+        }
         for (at, (life, crashed)) in self.case.lives.iter().zip(&self.crashes).enumerate() {
             let what = if at == 0 { "the program" } else { "started again, it" };
             write!(f, "  {what} drew {:?}", life.draws)?;
@@ -63,6 +69,9 @@ impl fmt::Display for Counterexample {
                      {lost} are missing or torn"
                 )?,
             }
+        }
+        if let Some(draws) = &self.case.failing {
+            writeln!(f, "  started again, it drew {draws:?} and failed by itself")?;
         }
         write!(f, "  replay: {}", cargo_line(REPLAY_VARIABLE, &self.case.to_string()))
     }
@@ -94,6 +103,7 @@ pub enum MatrixError {
 /// What was tried, and what was found.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
+#[must_use = "a failure is only told; `expect_good` panics with it"]
 pub struct MatrixReport {
     /// Where every random choice began.
     pub seed: u64,
@@ -109,6 +119,8 @@ pub struct MatrixReport {
     pub nested: u64,
     /// Whether the limits of images or time left something untried.
     pub cut_short: bool,
+    /// The one case that was tried instead of a search.
+    pub replayed: Option<String>,
     /// The smallest failure found.
     pub failure: Option<Counterexample>,
     /// Why there is no result.
@@ -123,22 +135,25 @@ impl MatrixReport {
         self.failure.is_none() && self.error.is_none()
     }
 
-    /// For tests: panics with all that is known if anything is wrong, and prints what was tried
-    /// otherwise.
+    /// For tests: panics with all that is known if anything is wrong, or if nothing was tried;
+    /// prints what was tried otherwise.
     ///
     /// # Panics
     ///
     /// If anything is wrong.
     #[track_caller]
-    pub fn expect_good(&self) -> &Self {
+    pub fn expect_good(&self) {
         assert!(self.is_good(), "{self}");
+        assert!(self.images > 0, "nothing was tried: {self}");
         println!("{self}");
-        self
     }
 }
 
 impl fmt::Display for MatrixReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(token), None, None) = (&self.replayed, &self.failure, &self.error) {
+            return write!(f, "replay of {token}: it does not fail; nothing else was tried");
+        }
         let seconds = self.duration.as_secs_f64();
         write!(
             f,

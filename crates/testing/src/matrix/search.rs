@@ -18,6 +18,9 @@ use crate::workload::builder;
 /// One image in so many is opened for a crash inside its recovery.
 const NESTED_EVERY: u64 = 25;
 
+/// The same, where the program is started again: it does more there than recovery does.
+const STARTED_EVERY: u64 = 5;
+
 /// The most images of crashes inside one recovery.
 const NESTED_IMAGES: u64 = 300;
 
@@ -34,8 +37,11 @@ struct Recorded<T> {
 /// A failure, and the lives that led to it.
 struct Found {
     lives: Vec<Life>,
+    /// What it drew when it was started again and failed by itself.
+    failing: Option<Vec<u64>>,
     why: String,
     acknowledged: Vec<String>,
+    doubtful: Vec<String>,
     crashes: Vec<Crashed>,
 }
 
@@ -78,6 +84,7 @@ where
             opened: 0,
             nested: 0,
             cut_short: false,
+            replayed: None,
             failure: None,
             error: None,
             duration: Duration::ZERO,
@@ -99,7 +106,8 @@ where
     /// Searches, or runs the one case that was asked for.
     pub(super) fn report(mut self) -> MatrixReport {
         let started = self.started;
-        let named = std::env::var(REPLAY_VARIABLE).ok().map(|token| token.parse());
+        let named = std::env::var(REPLAY_VARIABLE).ok().filter(|token| !token.is_empty());
+        let named = named.map(|token| token.parse());
         let case = self.matrix.replay.take().or(named).transpose();
         let done = match case {
             Err(error) => Err(error.into()),
@@ -123,7 +131,8 @@ where
             let recorded = self.first_life(draws)?;
             let left = self.matrix.images_max.saturating_sub(self.report.images);
             let images = left / (self.matrix.programs - program);
-            let scope = Scope { images, mixtures: true, nested_every: NESTED_EVERY };
+            let nested_every = if self.matrix.starts_again { STARTED_EVERY } else { NESTED_EVERY };
+            let scope = Scope { images, mixtures: true, nested_every };
             self.report.programs += 1;
             if let Some(found) = self.crash(&recorded, &mut Vec::new(), scope) {
                 self.report.duration = self.started.elapsed();
@@ -248,7 +257,7 @@ where
         let killed = left == Left::Kill;
         let account = recorded.ack.account(moment, killed);
         let image = left.image(moment);
-        let key = self.hasher.hash_one((image.fingerprint(), account.counts(), killed));
+        let key = self.hasher.hash_one((image.fingerprint(), account.fingerprint(), killed));
         if !self.seen.insert(key) {
             return None;
         }
@@ -280,7 +289,7 @@ where
     ) -> Option<Found> {
         let draws = Draws { given: Vec::new(), then: Some(self.rng.fork()) };
         match self.record(&image.killed(), trail.len(), draws, account) {
-            Err((_, why)) => Some(Found::new(trail, format!("started again: {why}"), account)),
+            Err(failed) => Some(Found::by_itself(trail, failed, account)),
             Ok(again) => self.crash(&again, trail, Scope { images: NESTED_IMAGES, ..scope }),
         }
     }
@@ -312,9 +321,9 @@ where
         let tried = self.report.clone();
         let mut best = found;
         // Fewer crashes first.
-        for depth in 0..best.lives.len() {
+        for depth in 0..=best.depth() {
             self.matrix.depth = depth;
-            if depth + 1 < best.lives.len()
+            if depth < best.depth()
                 && let Some(found) = self.again(&draws, &best)
             {
                 best = found;
@@ -353,9 +362,9 @@ where
             {
                 let mut candidates = plan.simpler();
                 let simpler = candidates.find_map(|plan| {
-                    let mut lives = best.lives.clone();
-                    lives[life].left = Left::Power(plan);
-                    self.fails(&Case { lives }).ok().flatten()
+                    let mut case = best.case();
+                    case.lives[life].left = Left::Power(plan);
+                    self.fails(&case).ok().flatten()
                 });
                 drop(candidates);
                 match simpler {
@@ -370,6 +379,7 @@ where
 
     fn replay(&mut self, case: &Case) -> Result<(), MatrixError> {
         let found = self.fails(case)?;
+        self.report.replayed = Some(case.to_string());
         self.report.programs = 1;
         self.report.moments = 1;
         self.report.images = 1;
@@ -392,9 +402,7 @@ where
             let recorded = match self.record(&disk, at, draws, &account) {
                 Ok(recorded) => recorded,
                 Err((draws, why)) if at == 0 => return Err(MatrixError::Program { draws, why }),
-                Err((_, why)) => {
-                    return Ok(Some(Found::new(&trail, format!("started again: {why}"), &account)));
-                }
+                Err(failed) => return Ok(Some(Found::by_itself(&trail, failed, &account))),
             };
             let moment = recorded.moments.iter().find(|moment| moment.step() == life.steps);
             let moment = moment.ok_or_else(|| MatrixError::OtherProgram {
@@ -408,7 +416,10 @@ where
                 return Ok(Some(Found::new(&trail, why, &account)));
             }
         }
-        Ok(None)
+        let Some(draws) = &case.failing else { return Ok(None) };
+        let draws = Draws { given: draws.clone(), then: None };
+        let failed = self.record(&disk, case.lives.len(), draws, &account).err();
+        Ok(failed.map(|failed| Found::by_itself(&trail, failed, &account)))
     }
 }
 
@@ -441,17 +452,40 @@ impl Found {
         let due = Acked::new(account, false);
         Self {
             lives: trail.iter().map(|crash| crash.life.clone()).collect(),
+            failing: None,
             why,
             acknowledged: due.iter().map(|what| format!("{what:?}")).collect(),
+            doubtful: account.doubtful().map(|what| format!("{what:?}")).collect(),
             crashes: trail.iter().map(|crash| crash.crashed.clone()).collect(),
         }
     }
 
+    /// The program, started again after the crashes of `trail`, failed.
+    fn by_itself<T: Clone + Debug>(
+        trail: &[Trail],
+        (draws, why): (Vec<u64>, String),
+        account: &Account<T>,
+    ) -> Self {
+        let why = format!("started again, the program failed: {why}");
+        Self { failing: Some(draws), ..Self::new(trail, why, account) }
+    }
+
+    /// How many crashes inside recovery, or of the program started again, a search must allow
+    /// to come upon it.
+    const fn depth(&self) -> usize {
+        self.lives.len() - 1 + self.failing.is_some() as usize
+    }
+
+    fn case(&self) -> Case {
+        Case { lives: self.lives.clone(), failing: self.failing.clone() }
+    }
+
     fn counterexample(self, first_draws: usize) -> Counterexample {
         Counterexample {
-            case: Case { lives: self.lives },
+            case: self.case(),
             why: self.why,
             acknowledged: self.acknowledged,
+            doubtful: self.doubtful,
             crashes: self.crashes,
             first_draws,
         }

@@ -331,15 +331,17 @@ impl Tree {
     /// Files named `LOCK` are left out: what is in them is information that may be stale.
     pub(crate) fn fingerprint(&self) -> u64 {
         let mut hasher = foldhash::quality::FixedState::default().build_hasher();
-        let mut todo = vec![(0u64, ROOT)];
-        while let Some((depth, id)) = todo.pop() {
+        let mut todo = vec![ROOT];
+        while let Some(id) = todo.pop() {
+            // Which names are together, and in which order directories come, says whose they are.
+            self.dirs[&id].cached.len().hash(&mut hasher);
             for (name, node) in &self.dirs[&id].cached {
-                depth.hash(&mut hasher);
                 name.hash(&mut hasher);
+                matches!(node, Node::Dir(_)).hash(&mut hasher);
                 match node {
                     Node::File(_) if name == "LOCK" => {}
                     Node::File(id) => self.files[id].cached.hash(&mut hasher),
-                    Node::Dir(id) => todo.push((depth + 1, *id)),
+                    Node::Dir(id) => todo.push(*id),
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Crash images: a process that ends and power that goes, at every I/O step of programs.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use steadfast_engine::{CompactMode, DurabilityMode, Value};
 
@@ -42,7 +43,7 @@ pub(super) fn hostile(trial: &mut Trial) -> Verdict {
 pub(super) fn long(trial: &mut Trial) -> Verdict {
     for mode in trial.modes.clone() {
         let effort = Effort { nested_every: 500, ..EFFORT };
-        let workload = Workload::seeded(trial.seed + 1, mode, 24).keeping_all();
+        let workload = Workload::seeded(trial.seed.wrapping_add(1), mode, 24).keeping_all();
         explore(trial, &workload, Cut::Power, effort)?;
         explore(trial, &workload, Cut::Kill, effort)?;
     }
@@ -129,7 +130,8 @@ fn explore(trial: &mut Trial, workload: &Workload, cut: Cut, effort: Effort) -> 
         // What shortening tries is not counted.
         caught(|| crash(&mut Trial::new(trial.seed), shorter, cut, effort)).err()
     };
-    let (shortest, why) = shortest(workload.clone(), why, again);
+    let until = trial.until.map(|_| Instant::now() + SHORTEN_TIME);
+    let (shortest, why) = shortest(workload.clone(), why, until, again);
     let actions = shortest.actions.iter().map(|action| format!("\n  {action}"));
     let actions: String = ["\n  open".to_owned()].into_iter().chain(actions).collect();
     Err(format!("{why}\nthe program:{actions}"))
@@ -137,17 +139,20 @@ fn explore(trial: &mut Trial, workload: &Workload, cut: Cut, effort: Effort) -> 
 
 /// How many shorter programs are tried.
 const SHORTER_TRIES: u32 = 150;
+/// For how long, where time is limited.
+const SHORTEN_TIME: Duration = Duration::from_secs(20);
 
 /// The shortest program found that `fails`, and why it does: actions are left out, then
 /// operations of what is left.
 fn shortest(
     mut workload: Workload,
     mut why: String,
+    until: Option<Instant>,
     fails: impl Fn(&Workload) -> Option<String>,
 ) -> (Workload, String) {
     let mut tries = SHORTER_TRIES;
     let mut attempt = |workload: &mut Workload, actions: Vec<Action>| {
-        if tries == 0 {
+        if tries == 0 || until.is_some_and(|until| Instant::now() > until) {
             return false;
         }
         tries -= 1;
@@ -199,7 +204,12 @@ fn crash(trial: &mut Trial, workload: &Workload, cut: Cut, effort: Effort) -> Ve
     let mut judge = Judge::new(&history, workload, effort, trial.seed);
     let mut rng = fastrand::Rng::with_seed(trial.seed);
     let mut verdict = Ok(());
-    for moment in &moments {
+    let mut order: Vec<_> = moments.iter().collect();
+    if trial.until.is_some() {
+        // If the time does not reach for all, it is not always the end that is left out.
+        rng.shuffle(&mut order);
+    }
+    for moment in order {
         if !trial.goes_on() {
             break;
         }
@@ -285,7 +295,7 @@ mod tests {
             Op::Run("s".into()),
         ]));
         let long = Workload { actions, ..workload };
-        let (short, why) = shortest(long, "first".into(), fails);
+        let (short, why) = shortest(long, "first".into(), None, fails);
         let deletes = Action::Commit(vec![Op::Delete("r".into(), "k".into())]);
         assert_eq!(short.actions, [Action::Checkpoint, deletes]);
         assert_eq!(why, "it fails");

@@ -37,6 +37,8 @@ pub struct Trial {
     pub until: Option<Instant>,
     /// A program that fails is made shorter.
     pub shortens: bool,
+    /// The time was over before all was tried.
+    pub cut_short: bool,
     /// How long openings took.
     pub openings: Durations,
     /// How many crash points came before which step, on which kind of file.
@@ -52,14 +54,17 @@ impl Trial {
             modes: MODES.to_vec(),
             until: None,
             shortens: false,
+            cut_short: false,
             openings: Durations::default(),
             steps: BTreeMap::new(),
         }
     }
 
     /// Whether there is time for more.
-    fn goes_on(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() < until)
+    fn goes_on(&mut self) -> bool {
+        let goes_on = self.until.is_none_or(|until| Instant::now() < until);
+        self.cut_short |= !goes_on;
+        goes_on
     }
 
     /// Counts one that was judged, and says where it failed.

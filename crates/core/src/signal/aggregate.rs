@@ -1,0 +1,508 @@
+//! What is kept of one signal of one entity, how observations are folded into it, and what it
+//! answers.
+//!
+//! ```text
+//! signal := version u8, 1 | score f64 | newest u64 | next u64 | count u64 | definition
+//!         | how many varint, minutes { u32 } | how many varint, hours { u32 }
+//!         | how many varint, slices { how many before the newest varint | weight f64 }
+//!         | how many varint, held back { weight f64 | time u64 }
+//! ```
+//!
+//! What a score needs comes first, at fixed places. Buckets are newest first, without the empty
+//! ones at the end; the newest is the one in which the newest observation lies. `next` is the
+//! time of the first that is held back, or all ones.
+
+use super::power::half_to_the;
+use super::{
+    Decay, Delta, HOUR_US, MINUTE_US, Observation, SignalDefinition, Window, invalid, micros,
+};
+use crate::codec::{Cursor, put_varint};
+use crate::limits::SIGNAL_AHEAD_MAX;
+use crate::{Result, Timestamp, Value};
+
+const VERSION: u8 = 1;
+/// Where things are, counted from the version byte.
+const SCORE: usize = 1;
+const NEWEST: usize = 9;
+const NEXT: usize = 17;
+const COUNT: usize = 25;
+const DEFINITION: usize = 33;
+
+/// Parts of a lifetime in which weights are summed for [`Decay::Linear`].
+const SLICES: u64 = 64;
+
+/// Everything that is known of one signal of one entity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signal {
+    /// What it keeps.
+    pub definition: SignalDefinition,
+    /// The decayed sum of weights at the time of the newest observation. Not for
+    /// [`Decay::Linear`].
+    pub score: f64,
+    /// The time of the newest observation that was counted.
+    pub newest: Timestamp,
+    /// How many were counted, ever.
+    pub count: u64,
+    /// How many by the minute, that of the newest observation first.
+    pub minutes: Vec<u32>,
+    /// How many by the hour, likewise.
+    pub hours: Vec<u32>,
+    /// For [`Decay::Linear`]: sums of weights by the 64th part of a lifetime, counted from 1970,
+    /// newest first.
+    pub slices: Vec<(u64, f64)>,
+    /// Observations that were ahead of the clock when they were committed, by time. They are
+    /// counted once the clock has come to them.
+    pub ahead: Vec<Observation>,
+}
+
+/// Appends the value that `delta`, committed at `committed`, makes of `base`.
+pub(super) fn fold_bytes(
+    base: Option<&[u8]>,
+    delta: &[u8],
+    committed: Timestamp,
+    out: &mut Vec<u8>,
+) -> Result<()> {
+    if let Some(base) = base
+        && fold_in_place(base, delta, committed, out).is_some()
+    {
+        return Ok(());
+    }
+    let delta = Delta::decode(delta)?;
+    let mut signal = match base {
+        Some(base) => Signal::decode(base)?,
+        None => Signal::new(delta.definition),
+    };
+    signal.fold(&delta, committed);
+    signal.encode(out);
+    Ok(())
+}
+
+/// The same for what comes most often, without taking the signal apart: one observation that is
+/// not out of order, in the same minute as the one before. `None` where it is anything else.
+fn fold_in_place(base: &[u8], delta: &[u8], committed: Timestamp, out: &mut Vec<u8>) -> Option<()> {
+    let payload = Value::bytes_in(base)?;
+    let mut after = Cursor::new("signal", payload.get(DEFINITION..)?);
+    let definition = SignalDefinition::decode(&mut after).ok()?;
+    let definition_len = after.at();
+    let observed = delta.strip_prefix(&payload[DEFINITION..DEFINITION + definition_len])?;
+    let (1, observed) = observed.split_first().map(|(count, rest)| (*count, rest))? else {
+        return None;
+    };
+    let word = |bytes: &[u8], at: usize| {
+        bytes.get(at..)?.first_chunk::<8>().map(|word| u64::from_le_bytes(*word))
+    };
+    let weight = f64::from_bits(word(observed, 0)?);
+    let at = word(observed, 8)?;
+    let (newest, next, count) =
+        (word(payload, NEWEST)?, word(payload, NEXT)?, word(payload, COUNT)?);
+    let same_minute = at / MINUTE_US == newest / MINUTE_US;
+    if observed.len() != 16
+        || count == 0
+        || at < newest
+        || at > committed.as_micros()
+        || next <= committed.as_micros()
+        || !same_minute
+    {
+        return None;
+    }
+    let score = f64::from_bits(word(payload, SCORE)?);
+    let score = match definition.decay {
+        Decay::Permanent => score + weight,
+        Decay::Exponential { half_life } => decayed(score, at - newest, micros(half_life)) + weight,
+        Decay::Linear { .. } => return None,
+    };
+    let minutes = after.length().ok()?;
+    let first_minute = DEFINITION + after.at();
+    after.take(minutes.checked_mul(4)?).ok()?;
+    let hours = after.length().ok()?;
+    let first_hour = DEFINITION + after.at();
+    if (minutes == 0) != (definition.minutes == 0) || (hours == 0) != (definition.hours == 0) {
+        return None;
+    }
+    after.take(hours.checked_mul(4)?).ok()?;
+    let start = out.len() + base.len() - payload.len();
+    out.extend_from_slice(base);
+    let signal = &mut out[start..];
+    let mut put = |at: usize, word: u64| signal[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    put(NEWEST, at);
+    put(SCORE, score.to_bits());
+    crate::check_crash_point(crate::CrashPoint::SignalAggregationUpdate);
+    put(COUNT, count + 1);
+    for (buckets, first) in [(minutes, first_minute), (hours, first_hour)] {
+        if buckets > 0 {
+            let bucket = signal[first..].first_chunk_mut::<4>().expect("it was just passed");
+            *bucket = u32::from_le_bytes(*bucket).saturating_add(1).to_le_bytes();
+        }
+    }
+    Some(())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "times of the year 9999 lose less than 64 µs")]
+const fn float(micros: u64) -> f64 {
+    micros as f64
+}
+
+fn decayed(score: f64, age: u64, half_life: u64) -> f64 {
+    score * half_to_the(float(age) / float(half_life))
+}
+
+/// Microseconds of a 64th part of a lifetime, rounded up.
+const fn slice_us(lifetime: u64) -> u64 {
+    lifetime.div_ceil(SLICES)
+}
+
+/// The score, at `now`, of a signal as a store keeps it; the same as of the decoded one.
+///
+/// # Errors
+///
+/// As [`Signal::score`], and if the bytes are not a signal.
+pub fn score_in(value: &[u8], now: Option<Timestamp>, clock: Timestamp) -> Result<f64> {
+    let fast = || {
+        let payload = Value::bytes_in(value)?;
+        let word =
+            |at: usize| payload.get(at..)?.first_chunk::<8>().map(|word| u64::from_le_bytes(*word));
+        let (newest, next) = (word(NEWEST)?, word(NEXT)?);
+        let now = now.unwrap_or(clock).as_micros();
+        if *payload.first()? != VERSION || now < newest || next <= now {
+            return None;
+        }
+        let mut cursor = Cursor::new("signal", payload.get(DEFINITION..)?);
+        cursor.varint().ok()?;
+        let score = f64::from_bits(word(SCORE)?);
+        match cursor.u8().ok()? {
+            super::PERMANENT => Some(score),
+            super::EXPONENTIAL => Some(decayed(score, now - newest, cursor.varint().ok()?)),
+            _ => None,
+        }
+    };
+    if let Some(score) = fast() {
+        return Ok(score);
+    }
+    let signal = Signal::decode(value)?;
+    signal.score(now.unwrap_or_else(|| signal.not_before(clock)))
+}
+
+impl Signal {
+    /// Nothing observed yet.
+    pub const fn new(definition: SignalDefinition) -> Self {
+        Self {
+            definition,
+            score: 0.0,
+            newest: Timestamp::ZERO,
+            count: 0,
+            minutes: Vec::new(),
+            hours: Vec::new(),
+            slices: Vec::new(),
+            ahead: Vec::new(),
+        }
+    }
+
+    /// The time `now`, or that of the newest observation if that is later: for a clock that
+    /// stepped back.
+    pub fn not_before(&self, now: Timestamp) -> Timestamp {
+        now.max(self.newest)
+    }
+
+    /// Folds observations in that were committed at `committed`.
+    pub fn fold(&mut self, delta: &Delta, committed: Timestamp) {
+        if delta.definition.version > self.definition.version {
+            self.redefine(delta.definition);
+        }
+        let due = self.ahead.partition_point(|held| held.at <= committed);
+        for held in self.ahead.drain(..due).collect::<Vec<_>>() {
+            self.observe(held);
+        }
+        for observation in &delta.observations {
+            if observation.at <= committed {
+                self.observe(*observation);
+            } else {
+                self.hold(*observation, committed);
+            }
+        }
+    }
+
+    fn hold(&mut self, observation: Observation, committed: Timestamp) {
+        let at = self.ahead.partition_point(|held| held.at <= observation.at);
+        self.ahead.insert(at, observation);
+        if self.ahead.len() > SIGNAL_AHEAD_MAX {
+            // There is a limit to what can be held back; the first counts as of now.
+            let first = self.ahead.remove(0);
+            self.observe(Observation { at: committed, ..first });
+        }
+    }
+
+    fn observe(&mut self, Observation { weight, at }: Observation) {
+        if self.count == 0 {
+            self.newest = at;
+        }
+        let (newest, at) = (self.newest.as_micros(), at.as_micros());
+        let now = newest.max(at);
+        let definition = self.definition;
+        bump(&mut self.minutes, definition.minutes, MINUTE_US, newest, at);
+        crate::check_crash_point(crate::CrashPoint::SignalAggregationUpdate);
+        bump(&mut self.hours, definition.hours, HOUR_US, newest, at);
+        match definition.decay {
+            Decay::Permanent => self.score += weight,
+            Decay::Exponential { half_life } => {
+                let half_life = micros(half_life);
+                self.score = if at >= newest {
+                    decayed(self.score, at - newest, half_life) + weight
+                } else {
+                    self.score + decayed(weight, newest - at, half_life)
+                };
+            }
+            Decay::Linear { lifetime } => {
+                let slice_us = slice_us(micros(lifetime));
+                let (slice, current) = (at / slice_us, now / slice_us);
+                match self.slices.binary_search_by(|(other, _)| slice.cmp(other)) {
+                    Ok(index) => self.slices[index].1 += weight,
+                    Err(index) => self.slices.insert(index, (slice, weight)),
+                }
+                // What is as old as that has faded away.
+                self.slices.retain(|(slice, _)| current - slice < SLICES);
+            }
+        }
+        self.count += 1;
+        self.newest = Timestamp::from_micros(now);
+    }
+
+    /// Goes on with another definition: what was counted stays as far as both keep it, and the
+    /// score is what it was at the newest observation.
+    fn redefine(&mut self, definition: SignalDefinition) {
+        let score = self.score_of_counted(self.newest.as_micros());
+        self.slices.clear();
+        self.score = score;
+        if let Decay::Linear { lifetime } = definition.decay {
+            self.score = 0.0;
+            if self.count > 0 {
+                let slice = self.newest.as_micros() / slice_us(micros(lifetime));
+                self.slices.push((slice, score));
+            }
+        }
+        for (buckets, most) in
+            [(&mut self.minutes, definition.minutes), (&mut self.hours, definition.hours)]
+        {
+            buckets.truncate(most as usize);
+            trim(buckets);
+        }
+        self.definition = definition;
+    }
+
+    fn check_time(&self, now: Timestamp) -> Result<()> {
+        if self.count > 0 && now < self.newest {
+            return Err(invalid(
+                "the signal has later observations; read it in a view of that time",
+            ));
+        }
+        Ok(())
+    }
+
+    fn seen(&self, now: Timestamp) -> impl Iterator<Item = &Observation> {
+        self.ahead.iter().take_while(move |held| held.at <= now)
+    }
+
+    fn score_of_counted(&self, now: u64) -> f64 {
+        match self.definition.decay {
+            Decay::Permanent => self.score,
+            Decay::Exponential { half_life } => {
+                decayed(self.score, now - self.newest.as_micros(), micros(half_life))
+            }
+            Decay::Linear { lifetime } => {
+                let lifetime = micros(lifetime);
+                self.slices.iter().fold(0.0, |sum, slice| sum + linear(*slice, now, lifetime))
+            }
+        }
+    }
+
+    /// The decayed sum of weights at `now`.
+    ///
+    /// # Errors
+    ///
+    /// If an observation that was counted is later than that.
+    pub fn score(&self, now: Timestamp) -> Result<f64> {
+        self.check_time(now)?;
+        let micros_now = now.as_micros();
+        let mut score = if self.count == 0 { 0.0 } else { self.score_of_counted(micros_now) };
+        for Observation { weight, at } in self.seen(now) {
+            score += match self.definition.decay {
+                Decay::Permanent => *weight,
+                Decay::Exponential { half_life } => {
+                    decayed(*weight, micros_now - at.as_micros(), micros(half_life))
+                }
+                Decay::Linear { lifetime } => {
+                    let slice = at.as_micros() / slice_us(micros(lifetime));
+                    linear((slice, *weight), micros_now, micros(lifetime))
+                }
+            };
+        }
+        Ok(score)
+    }
+
+    /// How many observations lie in the window before `now`, whole minutes or hours of the
+    /// clock, of which the last is under way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signal::score`], and for a window that the definition does not keep.
+    pub fn count(&self, window: Window, now: Timestamp) -> Result<u64> {
+        self.definition.check_window(window)?;
+        self.check_time(now)?;
+        let (buckets, length, bucket_us) = match window {
+            Window::AllTime => return Ok(self.count + self.seen(now).count() as u64),
+            Window::Minutes(n) => (&self.minutes, n, MINUTE_US),
+            Window::Hours(n) => (&self.hours, n, HOUR_US),
+        };
+        let bucket = |time: Timestamp| time.as_micros() / bucket_us;
+        let passed = bucket(now).saturating_sub(bucket(self.newest));
+        let counted: u64 =
+            (passed..u64::from(length)).zip(buckets).map(|(_, count)| u64::from(*count)).sum();
+        let inside = |held: &&Observation| bucket(now) - bucket(held.at) < u64::from(length);
+        Ok(counted + self.seen(now).filter(inside).count() as u64)
+    }
+
+    /// Observations in a second, over the velocity's window before `now`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Signal::score`].
+    pub fn velocity(&self, now: Timestamp) -> Result<f64> {
+        let window = self.definition.velocity;
+        let seconds = match window {
+            Window::Minutes(n) => f64::from(n) * 60.0,
+            Window::Hours(n) => f64::from(n) * 3600.0,
+            Window::AllTime => return Err(invalid("a velocity needs a window")),
+        };
+        Ok(float(self.count(window, now)?) / seconds)
+    }
+
+    /// Appends it as an encoded [`Value`].
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        Value::put_bytes_tag(out);
+        out.push(VERSION);
+        out.extend_from_slice(&self.score.to_le_bytes());
+        out.extend_from_slice(&self.newest.as_micros().to_le_bytes());
+        let next = self.ahead.first().map_or(u64::MAX, |held| held.at.as_micros());
+        out.extend_from_slice(&next.to_le_bytes());
+        out.extend_from_slice(&self.count.to_le_bytes());
+        self.definition.encode(out);
+        for buckets in [&self.minutes, &self.hours] {
+            put_varint(out, buckets.len() as u64);
+            buckets.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
+        }
+        put_varint(out, self.slices.len() as u64);
+        let first = self.slices.first().map_or(0, |slice| slice.0);
+        if !self.slices.is_empty() {
+            put_varint(out, first);
+        }
+        for (slice, weight) in &self.slices {
+            put_varint(out, first - slice);
+            out.extend_from_slice(&weight.to_le_bytes());
+        }
+        put_varint(out, self.ahead.len() as u64);
+        for held in &self.ahead {
+            held.encode(out);
+        }
+    }
+
+    /// Reads what [`Signal::encode`] wrote.
+    pub fn decode(value: &[u8]) -> Result<Self> {
+        let payload = Value::bytes_in(value).unwrap_or_default();
+        let mut cursor = Cursor::new("signal", payload);
+        if cursor.u8()? != VERSION {
+            return Err(cursor.malformed("not a signal, or one of a later release"));
+        }
+        let score = f64::from_le_bytes(cursor.array()?);
+        let newest = Timestamp::from_micros(cursor.u64()?);
+        let (next, count) = (cursor.u64()?, cursor.u64()?);
+        let definition = SignalDefinition::decode(&mut cursor)?;
+        let buckets = |cursor: &mut Cursor<'_>| {
+            let count = cursor.length()?;
+            let bytes = cursor.take(count.saturating_mul(4))?;
+            let word = |four: &[u8]| u32::from_le_bytes(four.try_into().expect("four bytes"));
+            Ok::<_, crate::Error>(bytes.chunks_exact(4).map(word).collect())
+        };
+        let (minutes, hours) = (buckets(&mut cursor)?, buckets(&mut cursor)?);
+        let mut slices = Vec::new();
+        let many = cursor.length()?;
+        let first = if many > 0 { cursor.varint()? } else { 0 };
+        for _ in 0..many {
+            let slice = first
+                .checked_sub(cursor.varint()?)
+                .ok_or_else(|| cursor.malformed("a slice before the first"))?;
+            slices.push((slice, f64::from_le_bytes(cursor.array()?)));
+        }
+        let mut ahead = Vec::new();
+        for _ in 0..cursor.length()? {
+            ahead.push(Observation::decode(&mut cursor)?);
+        }
+        cursor.end()?;
+        let signal = Self { definition, score, newest, count, minutes, hours, slices, ahead };
+        signal.check()?;
+        if next != signal.ahead.first().map_or(u64::MAX, |held| held.at.as_micros()) {
+            return Err(cursor.malformed("another time of what is held back first"));
+        }
+        Ok(signal)
+    }
+
+    /// Refuses what no observations leave: for one that was put together by hand.
+    pub fn check(&self) -> Result<()> {
+        self.definition.check()?;
+        self.ahead.iter().try_for_each(Observation::check)?;
+        Observation { weight: 0.0, at: self.newest }.check()?;
+        let in_order = self.ahead.is_sorted_by_key(|held| held.at)
+            && self.slices.is_sorted_by(|a, b| a.0 > b.0);
+        let ring = |buckets: &[u32], most: u32| {
+            buckets.len() <= most as usize && buckets.last() != Some(&0)
+        };
+        let newest_slice = match self.definition.decay {
+            Decay::Linear { lifetime } => {
+                Some(self.newest.as_micros() / slice_us(micros(lifetime)))
+            }
+            _ => None,
+        };
+        let weights = self.slices.iter().map(|slice| slice.1).chain([self.score]);
+        let sound = in_order
+            && ring(&self.minutes, self.definition.minutes)
+            && ring(&self.hours, self.definition.hours)
+            && self.ahead.len() <= SIGNAL_AHEAD_MAX
+            && self.slices.len() as u64 <= SLICES
+            && self.slices.first().is_none_or(|slice| newest_slice.is_some_and(|n| slice.0 <= n))
+            && weights.into_iter().all(|weight| weight.is_finite() && weight.is_sign_positive());
+        if sound { Ok(()) } else { Err(invalid("no observations leave such a signal")) }
+    }
+}
+
+/// What is left at `now` of the weight of a slice.
+fn linear((slice, weight): (u64, f64), now: u64, lifetime: u64) -> f64 {
+    let age = now.saturating_sub(slice.saturating_mul(slice_us(lifetime)));
+    if age >= lifetime { 0.0 } else { weight * (1.0 - float(age) / float(lifetime)) }
+}
+
+/// Counts an observation at `at` in a ring whose first bucket is that of `newest`; a later one
+/// moves the ring.
+fn bump(buckets: &mut Vec<u32>, most: u32, bucket_us: u64, newest: u64, at: u64) {
+    let (last, bucket, most) = (newest / bucket_us, at / bucket_us, most as usize);
+    let steps = |steps: u64| usize::try_from(steps).unwrap_or(usize::MAX).min(most);
+    let moved = steps(bucket.saturating_sub(last));
+    if moved > 0 {
+        buckets.truncate(most - moved);
+        buckets.splice(0..0, std::iter::repeat_n(0, moved));
+    }
+    let index = steps(last.saturating_sub(bucket));
+    if index < most {
+        if buckets.len() <= index {
+            buckets.resize(index + 1, 0);
+        }
+        buckets[index] = buckets[index].saturating_add(1);
+    }
+    trim(buckets);
+}
+
+fn trim(buckets: &mut Vec<u32>) {
+    while buckets.last() == Some(&0) {
+        buckets.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests;
