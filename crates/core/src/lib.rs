@@ -18,6 +18,8 @@ mod sabotage;
 pub mod signal;
 mod table;
 mod time;
+#[cfg(feature = "serde")]
+pub mod typed;
 mod value;
 mod version;
 mod write_set;

@@ -182,6 +182,13 @@ impl From<steadfast_core::Error> for Error {
     }
 }
 
+#[cfg(feature = "serde")]
+impl From<steadfast_core::typed::ConversionError> for Error {
+    fn from(error: steadfast_core::typed::ConversionError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
 impl From<steadfast_durability::Error> for Error {
     fn from(error: steadfast_durability::Error) -> Self {
         use steadfast_durability::Error as E;

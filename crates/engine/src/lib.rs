@@ -24,6 +24,7 @@ mod maintenance;
 mod namespaces;
 mod open;
 mod progress;
+mod projections;
 mod recent;
 mod restore;
 mod runs;
@@ -38,6 +39,8 @@ mod sync;
 mod tail;
 mod timeline;
 mod transaction;
+#[cfg(feature = "serde")]
+mod typed_kv;
 mod upkeep;
 mod view;
 
@@ -54,6 +57,7 @@ pub use events::{AppendOptions, Appended, Event, Events, Expect};
 pub use kv::KvScan;
 pub use loading::LoadStats;
 pub use losses::{Loss, Lost, RowName};
+pub use projections::Projection;
 pub use restore::Restore;
 pub use runs::{Run, RunInfo, RunStatus};
 pub use salvage::{SalvageReport, salvage, salvage_with};
@@ -67,6 +71,8 @@ pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;
 
 pub use steadfast_core::signal::{Decay, Observation, Signal, SignalDefinition, Window};
+#[cfg(feature = "serde")]
+pub use steadfast_core::typed;
 pub use steadfast_core::{
     Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock,
     Timestamp, TypeTag, Value, Version, VersionedValue, limits,
