@@ -819,9 +819,13 @@ impl Pipeline {
         }
     }
 
-    /// Whether `version` is visible, as far as can be told without a lock.
+    /// Whether `version` is visible, as far as can be told without a lock. Subscribers are told
+    /// under the lock, right after a version becomes visible: where there are any, a commit that
+    /// returned without it could be ahead of what they were told.
     fn is_published(&self, version: Version) -> bool {
-        self.store.current_version() >= version && self.failures.load(Ordering::Acquire) == 0
+        self.store.current_version() >= version
+            && self.failures.load(Ordering::Acquire) == 0
+            && self.subscribers.is_empty()
     }
 
     /// Drops what was kept to tell the committer of `version` that it failed.
