@@ -115,10 +115,10 @@ impl std::fmt::Debug for Key {
 
 /// A stored key to look up: its prefix as a number, the rest where the caller has it.
 ///
-/// Keys that are only looked up are not put together first. That saves an allocation, and a
-/// processor that reads bytes across the seam of two writes has to wait for everything before
-/// them: it costs a point read more than all its cache misses. For the same reason the way of
-/// such a key is inlined wherever a read goes: passed on, it would be copied through memory.
+/// Keys that are only looked up are not put together first. That saves an allocation; and a
+/// processor may have to wait where it reads bytes across the seam of two recent writes. For the
+/// same reason the way of such a key is inlined wherever a read goes: passed on, it would be
+/// copied through memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyRef<'a> {
     /// The bytes in front of the primitive's own key, below how many there are.
