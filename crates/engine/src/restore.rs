@@ -1,12 +1,15 @@
 //! Restoring from entries: each with the version and time it had.
 
+use std::collections::BTreeMap;
+
 use steadfast_core::{Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, limits};
 
 use crate::database::Database;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::events::{AppendOptions, event_value, idempotency_record_key, idempotency_value};
-use crate::runs::{Run, RunStatus};
+use crate::runs::{Run, RunInfo};
+use crate::status::RunStatus;
 use crate::transaction::Transaction;
 
 /// Rebuilds one commit as it was. Commits must come in the order of their versions.
@@ -56,7 +59,19 @@ impl Restore {
         status: RunStatus,
         created: Timestamp,
     ) -> Result<Run> {
-        self.transaction.add_run(name, namespace, status, created)
+        self.transaction.add_run(name, namespace, status, created, BTreeMap::new())
+    }
+
+    /// Changes what is said of a run that is there: a status and metadata that it got after it
+    /// was created.
+    pub fn change_run(
+        &mut self,
+        name: &str,
+        status: RunStatus,
+        metadata: BTreeMap<String, Value>,
+    ) -> Result<()> {
+        let info = self.transaction.run_info(name)?;
+        self.transaction.change_run(&RunInfo { status, metadata, ..info })
     }
 
     /// Adds an entry of `run`. Its version and time are those of the commit.
