@@ -63,7 +63,7 @@ impl Entry {
         }
     }
 
-    fn decode(record: &Record) -> Result<Option<Self>> {
+    pub(crate) fn decode(record: &Record) -> Result<Option<Self>> {
         let value = || if record.is_tombstone() { Ok(None) } else { record.value().map(Some) };
         let name = Key::user_part(record.key()).to_vec();
         let (version, timestamp) = (record.version(), record.timestamp());

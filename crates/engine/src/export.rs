@@ -94,7 +94,8 @@ impl Database {
     /// # Errors
     ///
     /// Kind `Corruption` if the file is not what was written; `Conflict` if there is a run of
-    /// that name or with that id.
+    /// that name or with that id, or if the run was deleted here: an id that stood for it never
+    /// does again. It can be imported into any other database.
     pub fn import_run(&self, path: impl AsRef<Path>, name: Option<&str>) -> Result<Run> {
         let files = self.upkeep().files()?;
         let place = SnapshotFile::alone(path.as_ref());
@@ -115,6 +116,13 @@ impl Database {
                 what: format!("run {}", run.id),
                 expected: "absent".into(),
                 found: format!("that id, by the name {:?}", there.name),
+            });
+        }
+        if let Some(version) = self.deleted_at(run)? {
+            return Err(Error::Mismatch {
+                what: format!("run {}", run.id),
+                expected: "never deleted".into(),
+                found: format!("deleted by the commit {version}"),
             });
         }
         self.remove_rows(&view, run)?;
@@ -168,6 +176,7 @@ impl Database {
             level: self.mode().level(),
             fixed: None,
             created: Vec::new(),
+            deleted: Vec::new(),
         })?;
         pending.wait().map(drop)
     }

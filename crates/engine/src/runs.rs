@@ -12,6 +12,7 @@ use steadfast_core::{
 
 use crate::commit::Receipt;
 use crate::database::Database;
+use crate::deletion::grave;
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
 use crate::source::Source;
@@ -130,7 +131,7 @@ pub(crate) struct IndexEntry {
 }
 
 impl IndexEntry {
-    fn into_value(self) -> Value {
+    pub(crate) fn into_value(self) -> Value {
         let mut value = BTreeMap::new();
         value.insert("id".to_owned(), Value::from(&self.run.id.to_bytes()));
         value.insert("namespace".to_owned(), Value::from(self.run.namespace.0));
@@ -147,7 +148,7 @@ impl IndexEntry {
         Value::Map(value)
     }
 
-    fn of(info: &RunInfo) -> Self {
+    pub(crate) fn of(info: &RunInfo) -> Self {
         Self {
             run: info.run,
             status: info.status,
@@ -197,10 +198,28 @@ fn resolve(
     let Some(record) = source.record(KeyRef::from(&index_key(name)?))? else { return Ok(None) };
     let info = decode_info(&record)?;
     // A transaction's own run becomes live with its commit.
-    if record.version() != Version::MAX {
-        namespaces.set_live(info.run.namespace);
+    if info.since != Version::MAX {
+        source.found_run(namespaces, info.run)?;
     }
     Ok(Some(info))
+}
+
+/// Notes that a view shows `run` in the index. If the view is an old one, the run may have been
+/// deleted since, in an earlier life of the database too.
+pub(crate) fn note_found(
+    view: &steadfast_storage::View,
+    namespaces: &Namespaces,
+    run: Run,
+) -> Result<()> {
+    let id = run.namespace;
+    if view.version() < view.store().current_version()
+        && !namespaces.is_deleted(id)
+        && let Some(grave) = grave(view.store(), id)?
+    {
+        namespaces.set_deleted(id, grave.version());
+    }
+    namespaces.set_live(id);
+    Ok(())
 }
 
 fn not_found(name: &str) -> Error {
@@ -240,7 +259,7 @@ impl View {
         let mut runs = Vec::new();
         for row in source.rows(start, end) {
             let info = decode_info(&row?)?;
-            self.namespaces.set_live(info.run.namespace);
+            note_found(&self.inner, &self.namespaces, info.run)?;
             if filter.takes(&info) {
                 runs.push(info);
             }

@@ -25,6 +25,7 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::{CLOSED, Pipeline};
 use crate::commit_times::CommitTimes;
 use crate::config::{CheckpointPolicy, CompactMode};
+use crate::deletion::bury;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
@@ -410,6 +411,7 @@ impl Upkeep {
         let _busy = self.busy();
         let started = Instant::now();
         if self.files.is_none() && mode == CompactMode::Full {
+            self.bury()?;
             let versions_removed = self.trim()?;
             return Ok(CompactInfo {
                 mode,
@@ -425,6 +427,7 @@ impl Upkeep {
         let (mut versions_removed, mut checkpoint) = (0, None);
         if mode == CompactMode::Full {
             self.finish_loading()?;
+            self.bury()?;
             versions_removed = self.trim()?;
             let kept = self.store.stats().versions;
             // One that cannot be opened any more has nothing: everything is in memory, so a new
@@ -449,6 +452,11 @@ impl Upkeep {
             checkpoint,
             duration: started.elapsed(),
         })
+    }
+
+    /// Deletes what deleted runs held.
+    fn bury(&self) -> Result<()> {
+        bury(&self.store, self.namespaces.ids(), || self.check_stopping())
     }
 
     /// Lets go of what retention and expiry do not keep. Returns how many versions.
