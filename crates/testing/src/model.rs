@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use steadfast_engine::{Database, Entry, Result, Transaction, Value, Version, View};
+use steadfast_engine::{Database, Entry, Result, RunStatus, Transaction, Value, Version, View};
 
 /// One write of a transaction. A run that is not there is created with it.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,10 @@ pub enum Op {
     Append(String, String, Value),
     /// Sets a state cell.
     Set(String, String, Value),
+    /// Gives a run a status, if its status may become that one.
+    Status(String, RunStatus),
+    /// Deletes a run with everything in it.
+    DeleteRun(String),
 }
 
 impl fmt::Display for Op {
@@ -34,6 +38,8 @@ impl fmt::Display for Op {
                 write!(f, "append to {run}/{stream}: {}", size(value))
             }
             Self::Set(run, cell, value) => write!(f, "set {run}/{cell} = {}", size(value)),
+            Self::Status(run, status) => write!(f, "{run} is {status}"),
+            Self::DeleteRun(run) => write!(f, "delete {run}"),
         }
     }
 }
@@ -59,6 +65,17 @@ impl Op {
                 let run = tx.get_or_create_run(run)?;
                 tx.state_set(run, cell, value.clone())
             }
+            Self::Status(run, status) => {
+                tx.get_or_create_run(run)?;
+                match tx.run_info(run)?.status.may_become(*status) {
+                    true => tx.set_run_status(run, *status),
+                    false => Ok(()),
+                }
+            }
+            Self::DeleteRun(run) => {
+                tx.get_or_create_run(run)?;
+                tx.delete_run(run)
+            }
         }
     }
 }
@@ -74,6 +91,27 @@ pub enum Item {
     Event(String, Vec<u8>, u64),
     /// A state cell of a run.
     State(String, Vec<u8>),
+}
+
+impl Item {
+    /// The run that it is, or is in.
+    pub fn run(&self) -> &str {
+        match self {
+            Self::Run(run) | Self::Kv(run, _) | Self::Event(run, ..) | Self::State(run, _) => run,
+        }
+    }
+}
+
+/// What the content of a run is: its status, nothing for one that was never given another.
+fn value_of(status: RunStatus) -> Value {
+    match status {
+        RunStatus::Active => Value::Null,
+        status => Value::from(status.name()),
+    }
+}
+
+fn status_of(value: &Value) -> RunStatus {
+    value.as_str().and_then(RunStatus::from_name).unwrap_or_default()
 }
 
 /// `kv:run:key`, `event:run:stream:3`: for people, who do not read bytes.
@@ -204,8 +242,12 @@ impl ReferenceModel {
             | Op::Put(run, ..)
             | Op::Delete(run, ..)
             | Op::Append(run, ..)
-            | Op::Set(run, ..)) = op;
-            self.content.entry(Item::Run(run.clone())).or_insert((version, Value::Null));
+            | Op::Set(run, ..)
+            | Op::Status(run, _)
+            | Op::DeleteRun(run)) = op;
+            let item = Item::Run(run.clone());
+            self.deleted.remove(&item);
+            self.content.entry(item).or_insert((version, Value::Null));
             match op {
                 Op::Run(_) => {}
                 Op::Put(_, key, value) => {
@@ -224,6 +266,21 @@ impl ReferenceModel {
                 }
                 Op::Set(_, cell, value) => {
                     self.write(Item::State(run.clone(), cell.clone().into()), version, value);
+                }
+                Op::Status(_, status) => {
+                    let item = Item::Run(run.clone());
+                    let before = self.content.get(&item).map(|(_, value)| status_of(value));
+                    let before = before.unwrap_or_default();
+                    if before != *status && before.may_become(*status) {
+                        self.write(item, version, &value_of(*status));
+                    }
+                }
+                Op::DeleteRun(_) => {
+                    let gone = |item: &Item| item.run() == run;
+                    let items: Vec<_> = self.content.keys().filter(|item| gone(item)).collect();
+                    self.deleted.extend(items.into_iter().cloned());
+                    self.content.retain(|item, _| !gone(item));
+                    self.streams.retain(|(of, _), _| of != run);
                 }
             }
         }
@@ -268,7 +325,7 @@ pub fn content_of(view: &View) -> Result<Content> {
     let mut content = Vec::new();
     for info in view.list_runs()? {
         let name = info.name;
-        content.push((Item::Run(name.clone()), (info.version, Value::Null)));
+        content.push((Item::Run(name.clone()), (info.version, value_of(info.status))));
         for entry in view.entries(info.run) {
             let entry = entry?;
             let version = entry.version();
@@ -320,6 +377,14 @@ mod tests {
         apply(&delete);
         apply(&[Op::Put("r".into(), "b".into(), Value::Int(3))]);
         apply(&[Op::Put("r".into(), "z".into(), Value::Null)]);
+        let mut other = model.clone();
+        let status = [Op::Status("r".into(), RunStatus::Failed)];
+        other.apply(&status, Version(10));
+        let gone = other.compare(&content_now(&db).unwrap());
+        assert!(matches!(gone[0], Difference::OtherValue { .. }), "{gone:?}");
+        other.apply(&[Op::DeleteRun("r".into())], Version(11));
+        let gone = other.compare(&content_now(&db).unwrap());
+        assert!(gone.contains(&Difference::Resurrected(Item::Run("r".into()))), "{gone:?}");
         let differences = model.compare(&content_now(&db).unwrap());
         assert!(matches!(differences[0], Difference::OtherValue { .. }), "{differences:?}");
         assert_eq!(differences[1], Difference::Extra(Item::Kv("r".into(), b"z".to_vec())));
