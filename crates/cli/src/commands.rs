@@ -6,6 +6,7 @@ mod bench;
 mod checkpoint;
 mod compact;
 mod crash_test;
+mod diff;
 mod dump;
 mod history;
 mod import;
@@ -18,7 +19,7 @@ mod stats;
 mod verify;
 
 use crate::args::Command;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 
 /// Does `command` and gives the exit status.
 pub(crate) fn run(command: &Command, json: bool) -> Result<u8> {
@@ -38,13 +39,9 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<u8> {
         Command::Backup(args) => backup::run(args, json),
         Command::Restore(args) => restore::run(args, json),
         Command::Repair(args) => repair::run(args, json),
-        Command::Diff(_) => not_yet("diff"),
+        Command::Diff(args) => diff::run(args, json),
         Command::Bench(args) => bench::run(args, json),
         Command::CrashTest(args) => crash_test::run(args, json),
         Command::CrashTestWorker(args) => Ok(crash_test::work(&args.rest)),
     }
-}
-
-fn not_yet(command: &str) -> Result<u8> {
-    Err(Failure::unsupported(format!("`{command}` is not there yet")))
 }

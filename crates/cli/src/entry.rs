@@ -41,8 +41,11 @@ pub(crate) struct RunLine {
     pub(crate) name: String,
     pub(crate) namespace: Namespace,
     pub(crate) status: RunStatus,
+    pub(crate) metadata: BTreeMap<String, Value>,
     pub(crate) version: Version,
     pub(crate) created: Timestamp,
+    /// Where status or metadata are of a later commit: that one, and when it was made.
+    pub(crate) changed: Option<(Version, Timestamp)>,
 }
 
 impl RunLine {
@@ -64,7 +67,14 @@ impl RunLine {
                 line = line.text(part, name);
             }
         }
-        line.number("version", self.version.0).number("at_us", self.created.as_micros()).end()
+        if !self.metadata.is_empty() {
+            line = line.value("metadata", &Value::Map(self.metadata.clone()));
+        }
+        line = line.number("version", self.version.0).number("at_us", self.created.as_micros());
+        if let Some((version, time)) = self.changed {
+            line = line.number("changed", version.0).number("changed_at_us", time.as_micros());
+        }
+        line.end()
     }
 }
 
@@ -171,7 +181,22 @@ impl Fields {
             .ok_or_else(|| Failure::invalid(format!("status: `{status}` is not known")))?;
         let name = self.text("run")?;
         let (version, created) = (self.version()?, self.time()?);
-        Ok(DumpLine::Run(RunLine { name, namespace, status, version, created }))
+        let metadata = match self.0.remove("metadata") {
+            None => BTreeMap::new(),
+            Some(Value::Map(metadata)) => metadata,
+            Some(_) => return Err(Failure::invalid("metadata: must be an object")),
+        };
+        let changed = match self.0.contains_key("changed") {
+            true => {
+                let time = Timestamp::from_micros(self.number("changed_at_us")?);
+                Some((Version(self.number("changed")?), time))
+            }
+            false => None,
+        };
+        if changed.is_some_and(|(changed, _)| changed <= version) {
+            return Err(Failure::invalid("changed: must come after version"));
+        }
+        Ok(DumpLine::Run(RunLine { name, namespace, status, metadata, version, created, changed }))
     }
 
     fn into_entry(mut self, read: impl FnOnce(&mut Self) -> Result<Entry>) -> Result<DumpLine> {
@@ -301,6 +326,7 @@ mod tests {
         let lines = [
             r#"{"type":"run","run":"r","id":"018f2f3e-0000-7000-8000-000000000001","status":"active","version":1,"at_us":5}"#,
             r#"{"type":"run","run":"r","id":"018f2f3e-0000-7000-8000-000000000001","status":"active","agent":"a","version":1,"at_us":5}"#,
+            r#"{"type":"run","run":"r","id":"018f2f3e-0000-7000-8000-000000000001","status":"failed","metadata":{"why":[1]},"version":1,"at_us":5,"changed":3,"changed_at_us":6}"#,
             r#"{"type":"kv","run":"r","key":"k","value":{"$int":"9007199254740993"},"version":1,"at_us":5}"#,
             r#"{"type":"kv","run":"r","key":{"$bytes":"/w=="},"deleted":true,"version":1,"at_us":5}"#,
             r#"{"type":"kv","run":"r","key":"k","value":null,"version":1,"at_us":5,"expires_at_us":9}"#,
@@ -337,6 +363,10 @@ mod tests {
                 "version: must be a whole number from 0 on",
             ),
             (r#"{"type":"run","run":"r","id":"x","status":"a"}"#, "id: `x` is no UUID"),
+            (
+                r#"{"type":"run","run":"r","id":"018f2f3e-0000-7000-8000-000000000001","status":"failed","version":3,"at_us":5,"changed":3,"changed_at_us":6}"#,
+                "changed: must come after version",
+            ),
         ];
         for (line, message) in cases {
             assert_eq!(DumpLine::parse(line).unwrap_err().message, message, "{line}");

@@ -7,6 +7,7 @@ use steadfast_core::{stream_name, stream_prefix};
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_durability::wal::writer::NamespaceLookup;
 
+use crate::deletion::decode_grave;
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::events::{Event, Filter};
@@ -37,6 +38,8 @@ impl From<Version> for Position {
 pub enum Change {
     /// A run was created, or its entry in the run index changed.
     Run(RunInfo),
+    /// A run was deleted, with everything in it; this is what the index last said of it.
+    RunDeleted(RunInfo),
     /// Something in a run was written or deleted.
     Entry {
         /// The run.
@@ -91,6 +94,10 @@ impl Commit {
 
     fn change(&self, record: &Record) -> Result<Option<Change>> {
         if Key::tag_of(record.key()) == Some(TypeTag::Run) {
+            if Key::namespace_of(record.key()) != Some(NamespaceId::SYSTEM) {
+                return decode_grave(record).map(|info| Some(Change::RunDeleted(info)));
+            }
+            // The entry goes from the index in the commit that writes the grave.
             let info = (!record.is_tombstone()).then(|| decode_info(record)).transpose()?;
             return Ok(info.map(Change::Run));
         }
@@ -217,6 +224,9 @@ impl Region {
     /// Whether `change` lies in the region.
     pub fn contains(&self, change: &Change) -> bool {
         match change {
+            Change::RunDeleted(info) => {
+                self.run.is_none_or(|run| run == info.run) && !self.is_of_events()
+            }
             Change::Run(info) => self.run.is_none_or(|run| run == info.run) && !self.is_of_events(),
             Change::Entry { run, entry } => {
                 self.run.is_none_or(|wanted| wanted == *run)

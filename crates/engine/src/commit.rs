@@ -25,7 +25,7 @@ use steadfast_core::{
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_durability::wal::stream::Stream;
 use steadfast_durability::wal::writer::{
-    Outgoing, SpareRequest, SpareSegment, SyncRequest, WalWriter,
+    NamespaceLookup, Outgoing, SpareRequest, SpareSegment, SyncRequest, WalWriter,
 };
 use steadfast_storage::UnifiedStore;
 
@@ -67,6 +67,8 @@ pub(crate) struct Submission {
     pub(crate) fixed: Option<(Version, Timestamp)>,
     /// The runs that it creates.
     pub(crate) created: Vec<NamespaceId>,
+    /// Namespaces of runs that it deletes.
+    pub(crate) deleted: Vec<NamespaceId>,
 }
 
 /// Waiting to be written.
@@ -362,7 +364,7 @@ impl Pipeline {
     /// are invisible until the commit is published.
     pub(crate) fn submit(self: &Arc<Self>, submission: Submission) -> Result<Pending> {
         check_crash_point(CrashPoint::BeforeCommit);
-        let Submission { writes, namespaces, reads, level, fixed, created } = submission;
+        let Submission { writes, namespaces, reads, level, fixed, created, deleted } = submission;
         if writes.has_deltas() {
             // When they are published there is no way back, and no time to read.
             for write in writes.iter().filter(|write| write.kind == WriteKind::Delta) {
@@ -406,6 +408,13 @@ impl Pipeline {
                     break Err(Error::Invalid(text));
                 }
                 _ => {
+                    // A run is deleted without a write to any of its keys, so its writers ask.
+                    let gone = |id: &&NamespaceId| self.namespaces.is_deleted(**id);
+                    if let Some(run) = namespaces.iter().find(gone) {
+                        let run = self.namespaces.namespace(*run).map(|namespace| namespace.run());
+                        let run = run.map_or_else(String::new, |run| run.to_string());
+                        break Err(Error::NotFound(format!("the run {run} was deleted")));
+                    }
                     break match &reads {
                         Some((view, reads)) => state.recent.validate(*view, reads),
                         None => Ok(()),
@@ -430,6 +439,7 @@ impl Pipeline {
         state.next_version = version.next();
         state.last_timestamp = timestamp.max(state.last_timestamp);
         state.recent.push(version, writes.clone());
+        deleted.iter().for_each(|run| self.namespaces.set_deleted(*run, version));
         state.queue.push(Queued {
             version,
             timestamp,
@@ -458,6 +468,7 @@ impl Pipeline {
             superseded: Some(superseded),
             level,
             created,
+            deleted,
             waited: false,
         })
     }
@@ -829,11 +840,14 @@ impl Pipeline {
     }
 
     /// Drops what was kept to tell the committer of `version` that it failed.
-    fn forget_failure(&self, version: Version) {
+    /// Returns whether it failed.
+    fn forget_failure(&self, version: Version) -> bool {
         let mut state = self.lock();
-        if state.failed.remove(&version).is_some() {
+        let failed = state.failed.remove(&version).is_some();
+        if failed {
             self.failures.store(state.failed.len(), Ordering::Release);
         }
+        failed
     }
 
     /// Makes everything visible durable.

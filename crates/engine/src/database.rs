@@ -41,7 +41,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex};
 use crate::transaction::Transaction;
 use crate::upkeep::{CheckpointInfo, CompactInfo, Files, Space, Upkeep};
-use crate::view::{View, check_live};
+use crate::view::{View, check_live, check_live_at};
 
 /// An embedded, versioned, durable database.
 ///
@@ -572,7 +572,7 @@ impl Database {
     #[inline(always)]
     pub(crate) fn latest(&self, run: Run, key: KeyRef<'_>) -> Result<Option<Record>> {
         self.check_open()?;
-        check_live(&self.inner.namespaces, run)?;
+        check_live_at(&self.inner.namespaces, run, || self.current_version())?;
         // Asking for the time costs as much as the read; few records expire.
         let record = self.inner.store.get_latest(key, Timestamp::ZERO)?;
         Ok(record.filter(|record| record.expiry().is_none_or(|expiry| self.now() < expiry)))
@@ -596,6 +596,7 @@ impl Database {
             level: self.inner.mode.level(),
             fixed: None,
             created: Vec::new(),
+            deleted: Vec::new(),
         })?;
         pending.wait()
     }

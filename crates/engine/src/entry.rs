@@ -8,6 +8,7 @@ use steadfast_durability::wal::writer::NamespaceLookup;
 use crate::error::{Error, Result};
 use crate::events::{Event, decode_event};
 use crate::runs::{Run, RunInfo};
+use crate::source::Source;
 use crate::view::View;
 
 /// One entry of a database.
@@ -137,7 +138,8 @@ impl Iterator for Entries {
 }
 
 impl View {
-    /// Everything in `run` that this view shows.
+    /// Everything in `run` that this view shows. The first entry is an error if it shows no such
+    /// run.
     pub fn entries(&self, run: Run) -> Entries {
         self.entries_of(run, false)
     }
@@ -148,6 +150,9 @@ impl View {
     }
 
     fn entries_of(&self, run: Run, history: bool) -> Entries {
+        if let Err(error) = Source::check_run(&self, run) {
+            return Entries { rows: Box::new(std::iter::once(Err(error))) };
+        }
         let start = run.namespace.0.to_be_bytes().to_vec();
         let range = match (history, prefix_end(&start)) {
             (false, Some(end)) => self.inner.range(start..end),

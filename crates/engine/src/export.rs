@@ -120,8 +120,10 @@ impl Database {
     /// # Errors
     ///
     /// Kind `Corruption` if the file is not what was written, or the hash chain of one of its
-    /// streams is broken; `Conflict` if there is a run of that name or with that id; `Stopped` as
-    /// [`Database::with_progress`] says: what was written is removed again.
+    /// streams is broken; `Conflict` if there is a run of that name or with that id, or if the run
+    /// was deleted here: an id that stood for it never does again (it can be imported into any
+    /// other database); `Stopped` as [`Database::with_progress`] says: what was written is removed
+    /// again.
     pub fn import_run(&self, path: impl AsRef<Path>, name: Option<&str>) -> Result<Run> {
         let files = self.upkeep().files()?;
         let place = SnapshotFile::alone(path.as_ref());
@@ -138,6 +140,13 @@ impl Database {
                 what: format!("run {}", run.id),
                 expected: "absent".into(),
                 found: format!("that id, by the name {:?}", there.name),
+            });
+        }
+        if let Some(version) = self.deleted_at(run)? {
+            return Err(Error::Mismatch {
+                what: format!("run {}", run.id),
+                expected: "never deleted".into(),
+                found: format!("deleted by the commit {version}"),
             });
         }
         self.remove_rows(&view, run)?;
@@ -215,6 +224,7 @@ impl Database {
             level: self.mode().level(),
             fixed: None,
             created: Vec::new(),
+            deleted: Vec::new(),
         })?;
         pending.wait().map(drop)
     }

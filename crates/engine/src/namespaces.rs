@@ -5,11 +5,11 @@
 //! beginning.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use steadfast_core::limits::NAMESPACES_MAX;
-use steadfast_core::{Namespace, NamespaceId, RunId};
+use steadfast_core::{Namespace, NamespaceId, RunId, Version};
 use steadfast_durability::wal::writer::NamespaceLookup;
 
 use crate::error::{Error, Result};
@@ -24,6 +24,8 @@ struct Slot {
     namespace: OnceLock<Namespace>,
     /// Whether the run is in the run index: its creation was committed.
     live: AtomicBool,
+    /// The version of the commit that deletes the run, once it has one; 0 if none does.
+    deleted: AtomicU64,
 }
 
 type Chunk = Box<[Slot]>;
@@ -100,13 +102,44 @@ impl Namespaces {
         Some(&self.groups.get(group)?.get()?[chunk].get()?[at])
     }
 
-    /// Whether `id` stands for `run` and the run is in the run index.
+    /// Whether `id` stands for `run`, the run is in the run index, and it was not deleted at
+    /// `version`, which is asked for only if it was at all.
     #[inline]
-    pub(crate) fn is_live(&self, id: NamespaceId, run: RunId) -> bool {
+    pub(crate) fn is_live(
+        &self,
+        id: NamespaceId,
+        run: RunId,
+        version: impl FnOnce() -> Version,
+    ) -> bool {
         self.slot(id).is_some_and(|slot| {
+            let is_there = || match slot.deleted.load(Ordering::Acquire) {
+                0 => true,
+                deleted => version().0 < deleted,
+            };
             slot.live.load(Ordering::Acquire)
                 && slot.namespace.get().is_some_and(|namespace| namespace.run() == run)
+                && is_there()
         })
+    }
+
+    /// Whether the run of `id` is deleted, or about to be.
+    pub(crate) fn is_deleted(&self, id: NamespaceId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.deleted.load(Ordering::Acquire) != 0)
+    }
+
+    /// Notes that the commit `version` deletes the run of `id`.
+    pub(crate) fn set_deleted(&self, id: NamespaceId, version: Version) {
+        if let Some(slot) = self.slot(id) {
+            slot.deleted.store(version.0, Ordering::Release);
+        }
+    }
+
+    /// Takes back that `version` deletes the run of `id`.
+    pub(crate) fn clear_deleted(&self, id: NamespaceId, version: Version) {
+        if let Some(slot) = self.slot(id) {
+            let (acquire, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+            let _ = slot.deleted.compare_exchange(version.0, 0, acquire, relaxed);
+        }
     }
 
     /// Notes that the run index has the run of `id`.
@@ -149,10 +182,17 @@ mod tests {
             assert_eq!(namespaces.intern(namespace).unwrap(), *id);
             assert_eq!(namespaces.namespace(*id).as_ref(), Some(namespace));
         }
-        assert!(!namespaces.is_live(ids[7], all[7].run()));
+        let is_live = |id, run, at| namespaces.is_live(id, run, || Version(at));
+        assert!(!is_live(ids[7], all[7].run(), 1));
         namespaces.set_live(ids[7]);
-        assert!(namespaces.is_live(ids[7], all[7].run()));
-        assert!(!namespaces.is_live(ids[7], all[8].run()));
+        assert!(is_live(ids[7], all[7].run(), 1));
+        assert!(!is_live(ids[7], all[8].run(), 1));
+        namespaces.set_deleted(ids[7], Version(5));
+        assert!(is_live(ids[7], all[7].run(), 4) && !is_live(ids[7], all[7].run(), 5));
+        namespaces.clear_deleted(ids[7], Version(4));
+        assert!(namespaces.is_deleted(ids[7]), "another commit did that");
+        namespaces.clear_deleted(ids[7], Version(5));
+        assert!(is_live(ids[7], all[7].run(), 5));
         for never_given in [9999, NAMESPACES_MAX, u32::MAX] {
             assert_eq!(namespaces.namespace(NamespaceId(never_given)), None);
         }

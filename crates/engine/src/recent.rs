@@ -16,7 +16,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use steadfast_core::limits::RECENT_WRITES_MAX;
-use steadfast_core::{Sabotage, Version, WriteSet, sabotaged};
+use steadfast_core::{Key, NamespaceId, Sabotage, Version, WriteSet, sabotaged};
 
 use crate::error::{Error, Result};
 
@@ -46,6 +46,23 @@ impl ReadSet {
         if !sabotaged(Sabotage::Phantom) {
             self.ranges.push((start, end));
         }
+    }
+
+    /// Reading anything of a run is reading that it is there: adds what `grave` names of each
+    /// run that was read.
+    pub(crate) fn note_runs(&mut self, grave: impl Fn(NamespaceId) -> Key) {
+        let keys = self.keys.iter().map(|key| &**key);
+        let read = keys.chain(self.ranges.iter().map(|(start, _)| start.as_slice()));
+        let mut runs: Vec<NamespaceId> = Vec::new();
+        for id in read.filter_map(Key::namespace_of) {
+            // Mostly the one that was met last.
+            if id != NamespaceId::SYSTEM && runs.last() != Some(&id) {
+                runs.push(id);
+            }
+        }
+        runs.sort_unstable();
+        runs.dedup();
+        runs.into_iter().for_each(|id| self.key(grave(id).as_bytes()));
     }
 
     /// Sorts and merges the ranges, so that each key is looked for by bisection. To be called

@@ -1,5 +1,7 @@
 //! Restoring from entries: each with the version and time it had.
 
+use std::collections::BTreeMap;
+
 use steadfast_core::signal::{SignalDefinition, signal_key};
 use steadfast_core::{
     Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, event_seq, limits,
@@ -12,7 +14,8 @@ use crate::event_chain::{ChainCheck, EventHash, seal, stored_hash};
 use crate::events::{
     AppendOptions, Event, encode_event, idempotency_record_key, idempotency_value, last_event,
 };
-use crate::runs::{Run, RunStatus};
+use crate::runs::{Run, RunInfo};
+use crate::status::RunStatus;
 use crate::transaction::Transaction;
 
 /// Rebuilds one commit as it was. Commits must come in the order of their versions.
@@ -62,7 +65,19 @@ impl Restore {
         status: RunStatus,
         created: Timestamp,
     ) -> Result<Run> {
-        self.transaction.add_run(name, namespace, status, created)
+        self.transaction.add_run(name, namespace, status, created, BTreeMap::new())
+    }
+
+    /// Changes what is said of a run that is there: a status and metadata that it got after it
+    /// was created.
+    pub fn change_run(
+        &mut self,
+        name: &str,
+        status: RunStatus,
+        metadata: BTreeMap<String, Value>,
+    ) -> Result<()> {
+        let info = self.transaction.run_info(name)?;
+        self.transaction.change_run(&RunInfo { status, metadata, ..info })
     }
 
     /// Adds an entry of `run`. Its version and time are those of the commit. The events of a

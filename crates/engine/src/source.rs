@@ -8,12 +8,16 @@ use steadfast_core::{KeyRef, Record, Timestamp};
 use steadfast_storage::Range;
 
 use crate::error::{Error, Result};
+use crate::namespaces::Namespaces;
 use crate::runs::Run;
 
 /// Somewhere that records are read from, at one version and one time.
 pub(crate) trait Source {
     /// Refuses a handle that does not name a run of this database.
     fn check_run(&self, run: Run) -> Result<()>;
+
+    /// Notes that the run index has `run` here.
+    fn found_run(&self, namespaces: &Namespaces, run: Run) -> Result<()>;
 
     /// The live record of `key`.
     fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>>;

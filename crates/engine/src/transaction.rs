@@ -13,12 +13,14 @@ use steadfast_core::{
 use crate::commit::{Pending, Receipt, Submission};
 use crate::config::DurabilityMode;
 use crate::database::Database;
+use crate::deletion::grave_key;
 use crate::error::{Error, Result};
+use crate::namespaces::Namespaces;
 use crate::recent::ReadSet;
-use crate::runs::Run;
+use crate::runs::{Run, note_found};
 use crate::signals::{first_own, fold_own, push_own};
 use crate::source::{Rows, Source};
-use crate::view::{View, check_live, range};
+use crate::view::{View, check_live_at, no_such_run, range};
 
 /// A transaction: everything it reads is from one point in history, with its own writes on
 /// top, and its writes become visible together or not at all.
@@ -38,6 +40,8 @@ pub struct Transaction {
     bytes: usize,
     /// Runs that it creates.
     created: Vec<Run>,
+    /// Runs that it deletes.
+    deleted: Vec<Run>,
     level: u8,
 }
 
@@ -58,6 +62,7 @@ impl Transaction {
             signals: BTreeMap::new(),
             bytes: 0,
             created: Vec::new(),
+            deleted: Vec::new(),
             level: database.mode().level(),
         };
         check_crash_point(CrashPoint::AfterBeginTxn);
@@ -159,6 +164,7 @@ impl Transaction {
                 namespaces.push(run.namespace);
             }
         }
+        self.reads.note_runs(grave_key);
         self.reads.seal();
         let reads = (self.view.version(), std::mem::take(&mut self.reads));
         let pipeline = self.database.pipeline()?.clone();
@@ -169,6 +175,7 @@ impl Transaction {
             level: self.level,
             fixed,
             created: self.created.iter().map(|run| run.namespace).collect(),
+            deleted: self.deleted.iter().map(|run| run.namespace).collect(),
         })
     }
 
@@ -191,6 +198,17 @@ impl Transaction {
 
     pub(crate) fn note_created(&mut self, run: Run) {
         self.created.push(run);
+    }
+
+    pub(crate) fn note_deleted(&mut self, run: Run) {
+        self.created.retain(|created| *created != run);
+        self.deleted.push(run);
+    }
+
+    /// Takes back what this transaction wrote to `run`.
+    pub(crate) fn forget_writes(&mut self, run: Run) {
+        let first = run.namespace.0.to_be_bytes();
+        self.writes.retain(|key, _| !key.starts_with(&first));
     }
 
     /// Writes `value` to `key` of `run`.
@@ -216,6 +234,12 @@ impl Transaction {
     /// Writes `value` to `key` of the database's own namespace.
     pub(crate) fn put_in_system(&mut self, key: &Key, value: &Value) -> Result<()> {
         self.put_unchecked(key, value, None)
+    }
+
+    /// Removes `key` of the database's own namespace.
+    pub(crate) fn delete_in_system(&mut self, key: &Key) -> Result<()> {
+        let tombstone = self.builder(None).tombstone(key.as_bytes());
+        self.write(tombstone)
     }
 
     fn put_unchecked(&mut self, key: &Key, value: &Value, expiry: Option<Timestamp>) -> Result<()> {
@@ -303,6 +327,10 @@ impl Source for &mut Transaction {
         (**self).check_run(run)
     }
 
+    fn found_run(&self, namespaces: &Namespaces, run: Run) -> Result<()> {
+        (**self).found_run(namespaces, run)
+    }
+
     fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
         (**self).record(key)
     }
@@ -321,7 +349,14 @@ impl Source for Transaction {
         if self.created.contains(&run) {
             return Ok(());
         }
-        check_live(self.database.namespaces(), run)
+        if self.deleted.contains(&run) {
+            return Err(no_such_run(run));
+        }
+        check_live_at(self.database.namespaces(), run, || self.view.version())
+    }
+
+    fn found_run(&self, namespaces: &Namespaces, run: Run) -> Result<()> {
+        note_found(&self.view, namespaces, run)
     }
 
     fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {

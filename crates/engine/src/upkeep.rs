@@ -27,6 +27,7 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::Pipeline;
 use crate::commit_times::CommitTimes;
 use crate::config::{CheckpointPolicy, CompactMode};
+use crate::deletion::bury;
 use crate::error::{Error, ErrorKind, Result};
 use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
@@ -460,7 +461,8 @@ impl Upkeep {
         })
     }
 
-    /// Lets go of what retention and expiry do not keep. Returns how many versions.
+    /// Deletes what deleted runs held, and lets go of what retention and expiry do not keep.
+    /// Returns how many versions.
     fn trim(&self, watch: Watch<'_>) -> Result<u64> {
         let (now, mut from, mut versions) = (self.clock.now(), Vec::new(), 0);
         let mut step_bytes = 0;
@@ -470,6 +472,7 @@ impl Upkeep {
             step_bytes = stats.payload_bytes as u64 / steps as u64;
             stats.payload_bytes as u64
         });
+        bury(&self.store, self.namespaces.ids(), |bytes| meter.add(bytes))?;
         loop {
             let trimmed = self.store.trim(now, &from, TRIM_STEP_KEYS);
             versions += trimmed.versions as u64;

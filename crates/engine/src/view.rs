@@ -7,7 +7,7 @@ use steadfast_core::{KeyRef, Record, Timestamp, Version, prefix_end};
 
 use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
-use crate::runs::Run;
+use crate::runs::{Run, note_found};
 use crate::source::{Rows, Source};
 
 /// A stable point in version and in time: what is committed, or expires, after a view was
@@ -42,7 +42,11 @@ impl View {
 impl Source for &View {
     #[inline]
     fn check_run(&self, run: Run) -> Result<()> {
-        check_live(&self.namespaces, run)
+        check_live_at(&self.namespaces, run, || self.version())
+    }
+
+    fn found_run(&self, namespaces: &Namespaces, run: Run) -> Result<()> {
+        note_found(&self.inner, namespaces, run)
     }
 
     #[inline(always)]
@@ -70,12 +74,26 @@ pub(crate) fn range(
     }
 }
 
+/// Refuses to write to what is not a run any more, or is about not to be.
 #[inline]
 pub(crate) fn check_live(namespaces: &Namespaces, run: Run) -> Result<()> {
-    if namespaces.is_live(run.namespace, run.id) { Ok(()) } else { Err(no_such_run(run)) }
+    check_live_at(namespaces, run, || Version::MAX)
+}
+
+/// Refuses what was not a run at `version`.
+#[inline(always)]
+pub(crate) fn check_live_at(
+    namespaces: &Namespaces,
+    run: Run,
+    version: impl FnOnce() -> Version,
+) -> Result<()> {
+    match namespaces.is_live(run.namespace, run.id, version) {
+        true => Ok(()),
+        false => Err(no_such_run(run)),
+    }
 }
 
 #[cold]
-fn no_such_run(run: Run) -> Error {
+pub(crate) fn no_such_run(run: Run) -> Error {
     Error::NotFound(format!("there is no run {} in this database", run.id))
 }

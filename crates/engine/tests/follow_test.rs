@@ -296,6 +296,25 @@ fn a_tail_gives_every_commit_in_every_mode_and_goes_on_as_the_log_grows() {
 }
 
 #[test]
+fn who_follows_is_told_that_a_run_was_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::create(dir.path(), DatabaseConfig::default()).unwrap();
+    let run = db.create_run("r").unwrap();
+    db.kv_put(run, "k", 1).unwrap();
+    let mut subscription = db.subscribe(Region::run(run), 4).unwrap();
+    let version = db.delete_run("r").unwrap().version();
+    db.flush().unwrap();
+    let tailed = commits(&mut db.tail(Version(2)).unwrap());
+    let Some(Notice::Commit(told)) = subscription.try_recv().unwrap() else { panic!("not told") };
+    assert_eq!((told.version(), tailed[0].version()), (version, version));
+    for commit in [&told, &tailed[0]] {
+        let changes: Vec<_> = commit.changes().collect::<Result<_, _>>().unwrap();
+        let [Change::RunDeleted(info)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!((&*info.name, info.run, info.version), ("r", run, version));
+    }
+}
+
+#[test]
 fn a_tail_runs_beside_writers_and_gives_promised_commits_only() {
     let dir = tempfile::tempdir().unwrap();
     let db = Database::create(dir.path(), config(DatabaseConfig::buffered())).unwrap();

@@ -83,8 +83,9 @@ impl View {
         self.held.now
     }
 
+    /// The store that it is a view of.
     #[inline]
-    pub(crate) fn store(&self) -> &UnifiedStore {
+    pub fn store(&self) -> &UnifiedStore {
         &self.held.store
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use steadfast_engine::{
-    Database, Entry, Result, Signal, Timestamp, Transaction, Value, Version, View,
+    Database, Entry, Result, RunStatus, Signal, Timestamp, Transaction, Value, Version, View,
 };
 
 /// One write of a transaction. A run that is not there is created with it.
@@ -22,6 +22,10 @@ pub enum Op {
     Set(String, String, Value),
     /// Observes an entity: run, signal, entity, weight, µs since 1970.
     Signal(String, String, String, u32, u64),
+    /// Gives a run a status, if its status may become that one.
+    Status(String, RunStatus),
+    /// Deletes a run with everything in it.
+    DeleteRun(String),
 }
 
 impl fmt::Display for Op {
@@ -41,6 +45,8 @@ impl fmt::Display for Op {
             Self::Signal(run, name, entity, weight, at) => {
                 write!(f, "observe {run}/{name}/{entity}: {weight} at {at} µs")
             }
+            Self::Status(run, status) => write!(f, "{run} is {status}"),
+            Self::DeleteRun(run) => write!(f, "delete {run}"),
         }
     }
 }
@@ -71,6 +77,17 @@ impl Op {
                 let at = Timestamp::from_micros(*at);
                 tx.signal_record_at(run, name, entity, f64::from(*weight), at)
             }
+            Self::Status(run, status) => {
+                tx.get_or_create_run(run)?;
+                match tx.run_info(run)?.status.may_become(*status) {
+                    true => tx.set_run_status(run, *status),
+                    false => Ok(()),
+                }
+            }
+            Self::DeleteRun(run) => {
+                tx.get_or_create_run(run)?;
+                tx.delete_run(run)
+            }
         }
     }
 }
@@ -88,6 +105,31 @@ pub enum Item {
     State(String, Vec<u8>),
     /// A signal of an entity: run, name, entity.
     Signal(String, String, Vec<u8>),
+}
+
+impl Item {
+    /// The run that it is, or is in.
+    pub fn run(&self) -> &str {
+        match self {
+            Self::Run(run)
+            | Self::Kv(run, _)
+            | Self::Event(run, ..)
+            | Self::State(run, _)
+            | Self::Signal(run, ..) => run,
+        }
+    }
+}
+
+/// What the content of a run is: its status, nothing for one that was never given another.
+fn value_of(status: RunStatus) -> Value {
+    match status {
+        RunStatus::Active => Value::Null,
+        status => Value::from(status.name()),
+    }
+}
+
+fn status_of(value: &Value) -> RunStatus {
+    value.as_str().and_then(RunStatus::from_name).unwrap_or_default()
 }
 
 /// `kv:run:key`, `event:run:stream:3`: for people, who do not read bytes.
@@ -280,8 +322,12 @@ impl ReferenceModel {
             | Op::Delete(run, ..)
             | Op::Append(run, ..)
             | Op::Set(run, ..)
-            | Op::Signal(run, ..)) = op;
-            self.content.entry(Item::Run(run.clone())).or_insert((version, Value::Null));
+            | Op::Signal(run, ..)
+            | Op::Status(run, _)
+            | Op::DeleteRun(run)) = op;
+            let item = Item::Run(run.clone());
+            self.deleted.remove(&item);
+            self.content.entry(item).or_insert((version, Value::Null));
             match op {
                 Op::Run(_) => {}
                 Op::Put(_, key, value) => {
@@ -307,6 +353,22 @@ impl ReferenceModel {
                     observed.push((*weight, *at));
                     let value = signal_of_all(observed);
                     self.write(item, version, &value);
+                }
+                Op::Status(_, status) => {
+                    let item = Item::Run(run.clone());
+                    let before = self.content.get(&item).map(|(_, value)| status_of(value));
+                    let before = before.unwrap_or_default();
+                    if before != *status && before.may_become(*status) {
+                        self.write(item, version, &value_of(*status));
+                    }
+                }
+                Op::DeleteRun(_) => {
+                    let gone = |item: &Item| item.run() == run;
+                    let items: Vec<_> = self.content.keys().filter(|item| gone(item)).collect();
+                    self.deleted.extend(items.into_iter().cloned());
+                    self.content.retain(|item, _| !gone(item));
+                    self.streams.retain(|(of, _), _| of != run);
+                    self.observed.retain(|item, _| item.run() != run);
                 }
             }
         }
@@ -351,7 +413,7 @@ pub fn content_of(view: &View) -> Result<Content> {
     let mut content = Vec::new();
     for info in view.list_runs()? {
         let name = info.name;
-        content.push((Item::Run(name.clone()), (info.version, Value::Null)));
+        content.push((Item::Run(name.clone()), (info.version, value_of(info.status))));
         // Content says what events hold; the chains say that nothing else was changed.
         view.event_verify_all(info.run)?;
         for entry in view.entries(info.run) {
@@ -412,6 +474,14 @@ mod tests {
         apply(&[Op::Put("r".into(), "b".into(), Value::Int(3))]);
         apply(&[Op::Put("r".into(), "z".into(), Value::Null)]);
         apply(&[Op::Signal("r".into(), "n".into(), "e".into(), 1, 40_000_000_000)]);
+        let mut other = model.clone();
+        let status = [Op::Status("r".into(), RunStatus::Failed)];
+        other.apply(&status, Version(10));
+        let gone = other.compare(&content_now(&db).unwrap());
+        assert!(matches!(gone[0], Difference::OtherValue { .. }), "{gone:?}");
+        other.apply(&[Op::DeleteRun("r".into())], Version(11));
+        let gone = other.compare(&content_now(&db).unwrap());
+        assert!(gone.contains(&Difference::Resurrected(Item::Run("r".into()))), "{gone:?}");
         let differences = model.compare(&content_now(&db).unwrap());
         let counted_twice = differences.iter().any(|difference| {
             matches!(difference, Difference::OtherValue { item: Item::Signal(..), .. })

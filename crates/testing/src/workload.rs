@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use steadfast_engine::{
     Clock, CompactMode, Database, DatabaseBuilder, DatabaseConfig, DurabilityMode, Entropy, Error,
-    ErrorKind, ManualClock, Result, Retention, RetentionPolicy, Timestamp, TypeTag, Value, Version,
+    ErrorKind, ManualClock, Result, Retention, RetentionPolicy, RunStatus, Timestamp, TypeTag,
+    Value, Version,
 };
 
 use crate::model::{Item, Op, ReferenceModel};
@@ -154,6 +155,29 @@ impl Workload {
     pub const fn new(actions: Vec<Action>, mode: DurabilityMode) -> Self {
         let config = DatabaseConfig::new(mode).segment_bytes(SEGMENT_BYTES).manual_checkpoints();
         Self { actions, config, mode, entropy_seed: 1, keeps: Retention::NEWEST }
+    }
+
+    /// With runs that get a status, are deleted and come back by the same name, between the other
+    /// actions. What it draws for that it draws from `seed`.
+    #[must_use]
+    pub fn with_runs_that_end(mut self, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let actions = std::mem::take(&mut self.actions);
+        for action in actions {
+            self.actions.push(action);
+            // With something beside it, in the same run or in another one: a status that a run
+            // has already writes nothing.
+            let mut ops = small(&mut rng);
+            let run = run_name(&mut rng);
+            let op = match rng.u32(..10) {
+                0 => Op::DeleteRun(run),
+                1 => Op::Status(run, RunStatus::ALL[rng.usize(..RunStatus::ALL.len())]),
+                _ => continue,
+            };
+            ops.insert(rng.usize(..=ops.len()), op);
+            self.actions.push(Action::Commit(ops));
+        }
+        self
     }
 
     /// With every version kept.

@@ -64,8 +64,10 @@ impl Dump {
             name: info.name.clone(),
             namespace,
             status: info.status,
-            version: info.version,
+            metadata: info.metadata.clone(),
+            version: info.since,
             created: info.created,
+            changed: (info.version != info.since).then_some((info.version, info.changed)),
         };
         self.line(&line.to_json())
     }

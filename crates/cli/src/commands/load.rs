@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use steadfast::{Database, Entry, Run, RunId, Timestamp, Version};
+use steadfast::{Database, Entry, Run, RunId, RunStatus, Timestamp, Version};
 
 use crate::args::{Durability, LoadArgs, WriteArgs};
 use crate::database::{config, open_input};
@@ -117,11 +117,14 @@ impl Dump {
         run: RunLine,
         text: Box<str>,
     ) -> Result<()> {
-        let RunLine { name, namespace, version, created, .. } = run;
+        let RunLine { name, namespace, version, created, changed, .. } = run;
         if runs.insert(name.clone(), version).is_some() {
             return Err(Failure::invalid(format!("the run `{name}` is there twice")));
         }
         self.runs.insert(name, namespace.run());
+        if let Some((version, timestamp)) = changed {
+            self.lines.push(Line { version, timestamp, text: text.clone() });
+        }
         self.lines.push(Line { version, timestamp: created, text });
         Ok(())
     }
@@ -168,9 +171,19 @@ impl Dump {
             for line in lines.into_iter().chain(entries) {
                 match line {
                     DumpLine::Run(line) => {
-                        let RunLine { name, namespace, status, created, .. } = line;
-                        let run = restore.run(&name, &namespace, status, created)?;
-                        runs.insert(name, run);
+                        let RunLine { name, namespace, status, metadata, created, .. } = line;
+                        if line.version == *version {
+                            // What was changed later is changed then.
+                            let first =
+                                if line.changed.is_some() { RunStatus::Active } else { status };
+                            let run = restore.run(&name, &namespace, first, created)?;
+                            runs.insert(name.clone(), run);
+                        }
+                        if line.changed.map_or(line.version, |changed| changed.0) == *version
+                            && (line.changed.is_some() || !metadata.is_empty())
+                        {
+                            restore.change_run(&name, status, metadata)?;
+                        }
                     }
                     DumpLine::Definition(line) => {
                         restore.signal_definition(&line.name, &line.definition)?;

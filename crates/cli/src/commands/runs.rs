@@ -1,12 +1,13 @@
 //! `runs`: which runs there are and what is in them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use steadfast::{Entry, RunInfo, View};
+use steadfast::{Entry, RunInfo, Value, View};
 
 use crate::database::{open_to_look, read_around_damage};
 use crate::failure::{EXIT_DONE, Result};
-use crate::json::{Object, list};
+use crate::json::{Object, list, push_value};
 use crate::output::{Output, count, moment};
 
 pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
@@ -26,6 +27,7 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
                 .text("run", &info.name)
                 .text("id", &info.id.to_string())
                 .text("status", info.status.name())
+                .value("metadata", &Value::Map(info.metadata.clone()))
                 .number("created_us", info.created.as_micros())
                 .number("version", info.version.0)
                 .number("keys", tally.keys)
@@ -35,17 +37,27 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
         });
         output.line(&list(runs))?;
     } else {
-        let head = ["run", "status", "keys", "events", "cells", "created", "id"];
+        let head = ["run", "status", "keys", "events", "cells", "created", "id", "metadata"];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(runs.iter().map(|(info, tally)| {
             let [keys, events, cells] = [tally.keys, tally.events, tally.cells].map(count);
             let (created, id) = (moment(info.created), info.id.to_string());
-            [info.name.clone(), info.status.to_string(), keys, events, cells, created, id]
+            let (name, status) = (info.name.clone(), info.status.to_string());
+            [name, status, keys, events, cells, created, id, shown(&info.metadata)]
         }));
         output.table(&rows)?;
     }
     output.flush()?;
     Ok(EXIT_DONE)
+}
+
+/// Metadata in one line, as it is written; nothing for none.
+fn shown(metadata: &BTreeMap<String, Value>) -> String {
+    let mut text = String::new();
+    if !metadata.is_empty() {
+        push_value(&mut text, &Value::Map(metadata.clone()));
+    }
+    text
 }
 
 /// How much of each there is in a run.

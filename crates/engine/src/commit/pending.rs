@@ -6,7 +6,7 @@ use steadfast_core::{CrashPoint, NamespaceId, Record, Version, check_crash_point
 use steadfast_durability::wal::segment::Epoch;
 
 use super::Pipeline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A commit that has its place in the order of commits and is on its way into the log.
 ///
@@ -20,6 +20,7 @@ pub struct Pending {
     pub(super) superseded: Option<steadfast_storage::Applied>,
     pub(super) level: u8,
     pub(super) created: Vec<NamespaceId>,
+    pub(super) deleted: Vec<NamespaceId>,
     pub(super) waited: bool,
 }
 
@@ -49,10 +50,20 @@ impl Pending {
         {
             self.pipeline.store.prune(superseded);
         }
+        if matches!(outcome, Err(Error::Io(_))) {
+            self.let_runs_live();
+        }
         outcome?;
         check_crash_point(CrashPoint::AfterCommit);
         self.created.iter().for_each(|run| self.pipeline.namespaces.set_live(*run));
         Ok(Receipt { pipeline: self.pipeline.clone(), version: self.version, wrote: true })
+    }
+
+    /// What it would have deleted is not deleted: it failed.
+    fn let_runs_live(&self) {
+        for run in &self.deleted {
+            self.pipeline.namespaces.clear_deleted(*run, self.version);
+        }
     }
 
     /// Says that the records are in the store, so that nobody waits for this thread.
@@ -69,7 +80,9 @@ impl Drop for Pending {
         self.note_applied();
         if !self.waited {
             self.pipeline.settle(self.version);
-            self.pipeline.forget_failure(self.version);
+            if self.pipeline.forget_failure(self.version) {
+                self.let_runs_live();
+            }
         }
         if let Some(superseded) = self.superseded.take() {
             self.pipeline.store.prune(superseded);

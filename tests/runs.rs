@@ -1,0 +1,141 @@
+//! Runs under crashes: a run that has ended does not go on, and one that was deleted is not there
+//! again, whatever the moment (P1, P2, P3, P10).
+#![allow(clippy::unwrap_used)]
+
+use steadfast::{CompactMode, Database, DurabilityMode, Result, RunStatus};
+use steadfast_testing::crash::{Cut, Effort, Tally, explore};
+use steadfast_testing::matrix::{Ack, Acked, Failure, MatrixReport, crash_matrix};
+use steadfast_testing::workload::{BATCHED, Workload};
+
+/// What the program below tells its caller.
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    /// The run with this number has ended so.
+    Ended(u64, RunStatus),
+    /// The run with this number was deleted.
+    Deleted(u64),
+}
+
+fn end(db: &Database, ack: &Ack<Told>) -> std::result::Result<(), Failure> {
+    for round in ack.rounds(3) {
+        let name = format!("run-{round}");
+        let run = db.create_run(&name)?;
+        db.kv_put(run, "k", round as i64)?;
+        db.transaction(|tx| {
+            tx.kv_put(run, "result", round as i64)?;
+            tx.set_run_status(&name, RunStatus::Completed)
+        })?;
+        ack.done(Told::Ended(round, RunStatus::Completed));
+        if round == 1 {
+            db.checkpoint()?;
+        }
+    }
+    Ok(())
+}
+
+fn ended(db: &Database, acked: &Acked<'_, Told>) -> std::result::Result<(), Failure> {
+    for told in acked.iter() {
+        let Told::Ended(round, status) = told else { continue };
+        let info = db.run_info(&format!("run-{round}"))?;
+        acked.expect(info.status == *status, || format!("{} is {}", info.name, info.status))?;
+    }
+    for info in db.list_runs()? {
+        let result = db.kv_get(info.run, "result")?.is_some();
+        let ended = info.status == RunStatus::Completed;
+        acked.expect(result == ended, || format!("{} is {}", info.name, info.status))?;
+        let back = db.set_run_status(&info.name, RunStatus::Active);
+        acked.expect(back.is_err() == ended, || format!("{} goes on", info.name))?;
+    }
+    Ok(())
+}
+
+/// One name, again and again: a run of two keys is deleted and another one made, with a
+/// checkpoint before the deletion and a compaction after it.
+fn replace(db: &Database, ack: &Ack<Told>) -> std::result::Result<(), Failure> {
+    for round in ack.rounds(3) {
+        db.transaction(|tx| {
+            let run = tx.create_run("r")?;
+            tx.kv_put(run, "a", round as i64)?;
+            tx.kv_put(run, "b", round as i64)
+        })?;
+        db.checkpoint()?;
+        db.delete_run("r")?;
+        ack.done(Told::Deleted(round));
+        db.compact(CompactMode::Full)?;
+    }
+    Ok(())
+}
+
+fn replaced(db: &Database, acked: &Acked<'_, Told>) -> std::result::Result<(), Failure> {
+    let look = |db: &Database| -> Result<Option<[Option<i64>; 2]>> {
+        let Ok(run) = db.resolve_run("r") else { return Ok(None) };
+        let value = |key| -> Result<Option<i64>> {
+            Ok(db.kv_get(run, key)?.and_then(|found| found.value.as_int()))
+        };
+        Ok(Some([value("a")?, value("b")?]))
+    };
+    let last = acked.iter().filter_map(|told| match told {
+        Told::Deleted(round) => Some(*round as i64),
+        Told::Ended(..) => None,
+    });
+    let last = last.max().unwrap_or(-1);
+    let found = look(db)?;
+    if let Some([a, b]) = found {
+        acked.expect(a == b && a > Some(last), || format!("{a:?}, {b:?} after {last} went"))?;
+    }
+    db.compact(CompactMode::Full)?;
+    acked.expect(look(db)? == found, || "a compaction changed it".into())?;
+    let fresh = match db.resolve_run("r") {
+        Ok(_) => db.transaction(|tx| tx.delete_run("r").and_then(|()| tx.create_run("r"))),
+        Err(_) => db.transaction(|tx| tx.create_run("r")),
+    };
+    let rows = db.view()?.entries(fresh?.0).count();
+    acked.expect(rows == 0, || format!("a new run has {rows} rows of an old one"))
+}
+
+fn matrix(
+    program: fn(&Database, &Ack<Told>) -> std::result::Result<(), Failure>,
+    check: fn(&Database, &Acked<'_, Told>) -> std::result::Result<(), Failure>,
+) -> MatrixReport {
+    crash_matrix(5).images_max(3_000).run(program).check(check)
+}
+
+#[test]
+fn a_run_that_was_told_to_have_ended_has_ended_after_every_crash() {
+    let report = matrix(end, ended);
+    report.expect_good();
+    assert!(report.opened > 300, "{report}");
+}
+
+#[test]
+fn a_deleted_run_is_not_there_again_after_any_crash() {
+    let report = matrix(replace, replaced);
+    report.expect_good();
+    assert!(report.opened > 300, "{report}");
+}
+
+/// The whole workload, runs ending in between, against the model: every image of a power cut.
+#[test]
+fn what_is_left_of_runs_that_end_is_a_prefix() {
+    let effort = Effort {
+        random: 2,
+        nested_every: 2000,
+        depth: 1,
+        queued_versions: true,
+        lost_pages: false,
+    };
+    let mut total = Tally::default();
+    for (seed, mode) in
+        [DurabilityMode::Strict, BATCHED, DurabilityMode::Buffered].into_iter().enumerate()
+    {
+        let seed = seed as u64 + 1;
+        let workload = Workload::seeded(seed, mode, 30).with_runs_that_end(seed);
+        let workload = if seed == 2 { workload.keeping_all() } else { workload };
+        match explore(&workload, Cut::Power, effort, seed) {
+            Ok(tally) => total.add(&tally),
+            Err(why) => panic!("seed {seed}: {why}"),
+        }
+    }
+    println!("{total}");
+    assert!(total.images > 2_000, "{total}");
+}
