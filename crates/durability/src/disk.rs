@@ -73,12 +73,16 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn is_locked(&self, path: &Path) -> io::Result<bool>;
 }
 
+/// So much of a lock file is read to tell who holds it.
+pub const HOLDER_BYTES_MAX: usize = 4096;
+
 /// What came of asking for a lock.
 #[derive(Debug)]
 pub enum Lock {
     /// It is held until this value is dropped.
     Taken(Box<dyn LockGuard>),
-    /// Somebody else holds it; what they wrote into the file, which may be stale.
+    /// Somebody else holds it; what they wrote into the file, the first [`HOLDER_BYTES_MAX`] of
+    /// it, which may be stale. What is no UTF-8 is replaced.
     Held(String),
 }
 

@@ -6,7 +6,9 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::disk::{Access, DURABLE_BLOCK_BYTES, Disk, DiskFile, EntryKind, Lock, LockGuard};
+use crate::disk::{
+    Access, DURABLE_BLOCK_BYTES, Disk, DiskFile, EntryKind, HOLDER_BYTES_MAX, Lock, LockGuard,
+};
 
 /// The operating system's file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,10 +73,10 @@ impl Disk for StdDisk {
         match file.try_lock() {
             Ok(()) => Ok(Lock::Taken(Box::new(StdLock(file)))),
             Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
+                let mut text = Vec::new();
                 // What is in the file is a courtesy; that it is locked is the answer.
-                let _ = file.take(4096).read_to_string(&mut text);
-                Ok(Lock::Held(text))
+                let _ = file.take(HOLDER_BYTES_MAX as u64).read_to_end(&mut text);
+                Ok(Lock::Held(String::from_utf8_lossy(&text).into_owned()))
             }
             Err(TryLockError::Error(error)) => Err(error),
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use steadfast_core::ManualClock;
 use steadfast_durability::disk::{
-    Access, DURABLE_BLOCK_BYTES, Disk, DiskFile, EntryKind, Lock, LockGuard,
+    Access, DURABLE_BLOCK_BYTES, Disk, DiskFile, EntryKind, HOLDER_BYTES_MAX, Lock, LockGuard,
 };
 
 use crate::sim::fault::{ENOSPC, FailedSync, Fault, Lie, StepKind};
@@ -548,7 +548,8 @@ impl Disk for SimDisk {
             Err(error) => return Err(error),
         };
         if !state.locked.insert(id) {
-            let text = state.tree.files[&id].cached.to_vec();
+            let mut text = state.tree.files[&id].cached.to_vec();
+            text.truncate(HOLDER_BYTES_MAX);
             return Ok(Lock::Held(String::from_utf8_lossy(&text).into_owned()));
         }
         Ok(Lock::Taken(Box::new(SimLock { disk: self.clone(), id })))
