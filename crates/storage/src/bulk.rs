@@ -1,9 +1,10 @@
 //! Inserting many records at once, as replay does.
 //!
 //! The more records come at once, the more of them fall into each leaf, and the seldomer it is
-//! touched: runs are gathered until there are about as many as the store has keys. A run is cut in two by key, and each half is sorted and merged into the leaves by a thread
-//! of its own. A leaf that gets more than it holds is built anew as several, each with some
-//! room left. Readers are kept out of one region at a time.
+//! touched: runs are gathered until there are about as many as the store has keys. A run is cut
+//! in two by key, and each half is sorted and merged into the leaves by a thread of its own. A
+//! leaf that gets more than it holds is built anew as several, each with some room left. Readers
+//! are kept out of one region at a time.
 
 use std::cmp::Ordering;
 
@@ -12,10 +13,13 @@ use steadfast_core::{Record, Version};
 use crate::heads::{common_prefix, head_of};
 use crate::leaf::{Inserted, LEAF_ROWS_MAX, Leaf, Row};
 use crate::lock;
-use crate::points::Change;
+use crate::points::{Change, Changes};
 use crate::region::Leaves;
 use crate::rules::Rules;
 use crate::store::Inner;
+
+/// Records in order, from which the first are taken.
+type Coming = std::vec::IntoIter<Keyed>;
 
 /// Rows of a leaf built in bulk: as full as leaves can be without splitting soon.
 const LEAF_ROWS_BUILT: usize = LEAF_ROWS_MAX * 27 / 32;
@@ -110,18 +114,19 @@ impl Inner {
         });
     }
 
-    /// Inserts records in the order of key and version, as a part of a table that is being
-    /// loaded. Nobody waits for them, for the table answers meanwhile.
-    pub(crate) fn insert_sorted(&self, records: impl ExactSizeIterator<Item = Record>) {
-        let keyed =
-            |record: Record| Keyed { head: 0, hash: self.points.hash(record.key()), record };
-        let mut part: Vec<_> = records.map(keyed).collect();
-        let (Some(first), Some(last)) = (part.first(), part.last()) else { return };
-        let (first, last) = (first.record.clone(), last.record.clone());
+    /// Inserts records in the order of key, and the versions of a key newest first, as a part of
+    /// a table that is being loaded. Nobody waits for them, for the table answers meanwhile.
+    pub(crate) fn insert_sorted(&self, records: &mut std::vec::IntoIter<Record>, count: usize) {
+        let part = &records.as_slice()[..count];
+        let (Some(first), Some(last)) = (part.first().cloned(), part.last()) else { return };
         let shared = common_prefix(first.key(), last.key());
-        for keyed in &mut part {
-            keyed.head = wide_head(&keyed.record.key()[shared..]);
-        }
+        let keyed = |record: Record| {
+            let key = record.key();
+            Keyed { head: wide_head(&key[shared..]), hash: self.points.hash(key), record }
+        };
+        let mut part: Vec<_> = records.take(count).map(keyed).collect();
+        // Insertion wants the versions of a key as commits wrote them.
+        part.chunk_by_mut(|a, b| a.same_key(b)).for_each(<[Keyed]>::reverse);
         let bulk = Bulk { store: self, prefix: &first.key()[..shared], unread: false };
         bulk.insert(part);
     }
@@ -182,7 +187,7 @@ impl Bulk<'_> {
     /// Inserts records in the order of key and version.
     fn insert(&self, part: Vec<Keyed>) {
         let mut rest = part.into_iter();
-        let mut points = Vec::new();
+        let mut points = Changes::default();
         while let Some(first) = rest.as_slice().first().map(|keyed| keyed.record.clone()) {
             self.store.directory.rebuild(first.key(), |leaves, high| {
                 let records = rest.as_slice();
@@ -191,46 +196,48 @@ impl Bulk<'_> {
                     None => records.len(),
                 };
                 let rules = lock::read(&self.store.rules);
-                self.merge_into(&rules, leaves, &records[..in_region], &mut points);
+                self.merge_into(&rules, leaves, &mut rest, in_region, &mut points);
                 drop(rules);
                 self.store.points.change_all(&mut points);
-                rest.by_ref().take(in_region).for_each(drop);
             });
         }
     }
 
-    /// Inserts sorted records that all belong to one region.
+    /// Inserts the next `count` of sorted records, which all belong to one region.
     fn merge_into(
         &self,
         rules: &Rules,
         leaves: &mut Leaves,
-        mut records: &[Keyed],
+        rest: &mut Coming,
+        count: usize,
         points: &mut Changes,
     ) {
-        let mut warmed = records.len();
-        while let Some(first) = records.first() {
-            if warmed >= records.len() {
-                let next = &records[..records.len().min(WARMED)];
-                warmed = records.len() - next.len();
+        let mut left = count;
+        let mut warmed = left;
+        while left > 0 {
+            let records = &rest.as_slice()[..left];
+            if warmed >= left {
+                let next = &records[..left.min(WARMED)];
+                warmed = left - next.len();
                 std::hint::black_box(next.iter().filter(|k| k.record.is_tombstone()).count());
             }
-            let index = leaves.locate(first.record.key());
+            let index = leaves.locate(records[0].record.key());
             let in_leaf = match leaves.end_of(index).map(|low| End::new(self.prefix, low)) {
                 Some(end) => records.iter().take_while(|keyed| end.is_above(keyed)).count(),
-                None => records.len(),
+                None => left,
             };
             let rows = leaves.leaf_mut(index).len();
             if in_leaf >= MERGED_FROM {
-                self.build_anew(rules, leaves, index, &records[..in_leaf], points);
+                let coming = rest.by_ref().take(in_leaf);
+                self.build_anew(rules, leaves, index, coming, points);
             } else if rows + in_leaf <= LEAF_ROWS_MAX {
-                self.insert_each(rules, leaves, index, &records[..in_leaf], points);
-            } else if in_leaf < LEAF_ROWS_MAX && rows > 1 {
+                let coming = rest.by_ref().take(in_leaf);
+                self.insert_each(rules, leaves, index, coming, points);
+            } else {
                 leaves.split(index);
                 continue;
-            } else {
-                self.build_anew(rules, leaves, index, &records[..in_leaf], points);
             }
-            records = &records[in_leaf..];
+            left -= in_leaf;
         }
     }
 
@@ -240,23 +247,23 @@ impl Bulk<'_> {
         rules: &Rules,
         leaves: &mut Leaves,
         index: usize,
-        records: &[Keyed],
+        records: impl Iterator<Item = Keyed>,
         points: &mut Changes,
     ) {
         let leaf = leaves.leaf_mut(index);
-        for keyed in records {
-            match leaf.insert(keyed.record.clone()) {
+        for Keyed { hash, record, .. } in records {
+            match leaf.insert(record.clone()) {
                 Inserted::NewRow => {
-                    points.push(keyed.change(Change::Add));
-                    if !keyed.record.is_tombstone() {
+                    points.push(hash, record.clone(), Change::Add);
+                    if !record.is_tombstone() {
                         continue;
                     }
                 }
-                Inserted::OnTop => points.push(keyed.change(Change::Set)),
+                Inserted::OnTop => points.push(hash, record.clone(), Change::Set),
                 Inserted::Below => {}
                 Inserted::Known => continue,
             }
-            self.prune(rules, leaf, keyed, points);
+            self.prune(rules, leaf, hash, record, points);
         }
         if leaf.len() == 0 {
             leaves.join_if_small(index);
@@ -270,50 +277,57 @@ impl Bulk<'_> {
         rules: &Rules,
         leaves: &mut Leaves,
         index: usize,
-        records: &[Keyed],
+        records: impl ExactSizeIterator<Item = Keyed>,
         points: &mut Changes,
     ) {
         let old = std::mem::take(leaves.leaf_mut(index)).into_rows();
         let mut rows: Vec<Row> = Vec::with_capacity(old.len() + records.len());
         let mut superseding = Vec::new();
         let mut old = old.into_iter().peekable();
-        for keyed in records {
-            let (record, key) = (keyed.record.clone(), keyed.record.key());
-            while let Some(row) = old.next_if(|row| row.newest.key() <= key) {
+        for Keyed { hash, record, .. } in records {
+            while let Some(row) = old.next_if(|row| row.newest.key() <= record.key()) {
                 rows.push(row);
             }
-            if let Some(row) = rows.last_mut().filter(|row| row.newest.key() == key) {
-                if row.insert(record) == Inserted::OnTop {
-                    points.push(keyed.change(Change::Set));
+            if let Some(row) = rows.last_mut().filter(|row| row.newest.key() == record.key()) {
+                superseding.push((hash, record.clone()));
+                if row.insert(record.clone()) == Inserted::OnTop {
+                    points.push(hash, record, Change::Set);
                 }
-                superseding.push(keyed);
             } else {
-                points.push(keyed.change(Change::Add));
                 if record.is_tombstone() {
-                    superseding.push(keyed);
+                    superseding.push((hash, record.clone()));
                 }
+                points.push(hash, record.clone(), Change::Add);
                 rows.push(Row { newest: record, older: Vec::new() });
             }
         }
         rows.extend(old);
         leaves.replace(index, built(rows));
-        for keyed in superseding {
-            let index = leaves.locate(keyed.record.key());
+        for (hash, record) in superseding {
+            let index = leaves.locate(record.key());
             let leaf = leaves.leaf_mut(index);
-            self.prune(rules, leaf, keyed, points);
+            self.prune(rules, leaf, hash, record, points);
             if leaf.len() == 0 {
                 leaves.join_if_small(index);
             }
         }
     }
 
-    fn prune(&self, rules: &Rules, leaf: &mut Leaf, keyed: &Keyed, points: &mut Changes) {
-        let Ok(row) = leaf.find(keyed.record.key()) else { return };
+    /// Drops what `record`, which is in the leaf or just went from it, has made superfluous.
+    fn prune(
+        &self,
+        rules: &Rules,
+        leaf: &mut Leaf,
+        hash: u64,
+        record: Record,
+        points: &mut Changes,
+    ) {
+        let Ok(row) = leaf.find(record.key()) else { return };
         let chain = leaf.chain(row);
         if chain.older.is_empty() && !chain.newest.is_tombstone() {
             return;
         }
-        let domain = rules.domain(keyed.record.key());
+        let domain = rules.domain(record.key());
         let mut limits = self.store.limits(domain);
         if self.unread {
             (limits.horizon, limits.visible) = (Version::MAX, Version::MAX);
@@ -325,18 +339,15 @@ impl Bulk<'_> {
             self.unread || self.store.registry.may_drop(domain, floor)
         });
         if pruned.row_gone {
-            points.push(keyed.change(Change::Remove));
+            points.push(hash, record, Change::Remove);
         }
         self.store.look_again(pruned.again_at, pruned.stayed);
     }
 }
 
-/// Changes of the hash, made together when a region's leaves are done.
-type Changes = Vec<(u64, Record, Change)>;
-
 impl Keyed {
-    fn change(&self, change: Change) -> (u64, Record, Change) {
-        (self.hash, self.record.clone(), change)
+    fn same_key(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.record.key() == other.record.key()
     }
 }
 

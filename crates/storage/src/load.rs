@@ -46,6 +46,7 @@ impl Inner {
                 let mut records = read(&*sections.table)?;
                 rows = records.len();
                 fold_waiting(&mut records, sections.take_deltas(section));
+                sort(&mut records);
                 let total = usize::try_from(sections.table.rows()).unwrap_or(usize::MAX);
                 // Each may be the only version of its key. A table that lies about them must
                 // not take memory for it.
@@ -60,20 +61,22 @@ impl Inner {
         Ok(LoadedSection { rows, progress: self.beneath.progress() })
     }
 
-    fn insert_section(&self, mut records: Vec<Record>) {
-        let order = |a: &Record, b: &Record| {
-            a.key().cmp(b.key()).then_with(|| b.version().cmp(&a.version()))
-        };
-        if !records.is_sorted_by(|a, b| order(a, b).is_lt()) {
-            records.sort_by(order);
-        }
-        // Insertion wants the versions of a key as commits wrote them.
-        records.chunk_by_mut(|a, b| a.key() == b.key()).for_each(<[Record]>::reverse);
+    fn insert_section(&self, records: Vec<Record>) {
         let mut rest = records.into_iter();
         while rest.len() > 0 {
             let part = part_of(rest.as_slice());
-            self.insert_sorted(rest.by_ref().take(part));
+            self.insert_sorted(&mut rest, part);
         }
+    }
+}
+
+/// Brings rows into the order of a table: those of a section are, unless something was folded
+/// into them or they were found elsewhere.
+fn sort(rows: &mut [Record]) {
+    let order =
+        |a: &Record, b: &Record| a.key().cmp(b.key()).then_with(|| b.version().cmp(&a.version()));
+    if !rows.is_sorted_by(|a, b| order(a, b).is_lt()) {
+        rows.sort_by(order);
     }
 }
 

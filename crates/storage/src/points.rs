@@ -51,6 +51,52 @@ pub(crate) enum Probe {
     Newer,
 }
 
+/// A hash, the record with the key, and what is to become of its entry.
+type KeyChange = (u64, Record, Change);
+
+/// Changes that are made together, so that a shard is locked once for all of its own.
+#[derive(Default)]
+pub(crate) struct Changes {
+    list: Vec<KeyChange>,
+    /// The same by shard; kept for its room.
+    by_shard: Vec<Option<KeyChange>>,
+}
+
+impl Changes {
+    /// Notes one. Those of a key are made in the order in which they were noted.
+    #[inline]
+    pub(crate) fn push(&mut self, hash: u64, record: Record, change: Change) {
+        self.list.push((hash, record, change));
+    }
+
+    /// Puts the list in order and empties it: counted, then placed, for there are few shards.
+    /// Returns the shards that have any, each with its own.
+    fn sort(&mut self) -> impl Iterator<Item = (usize, &mut [Option<KeyChange>])> {
+        let mut next = [0; SHARDS];
+        for (hash, ..) in &self.list {
+            next[shard_of(*hash)] += 1;
+        }
+        let counts = next;
+        let mut before = 0;
+        for (next, count) in next.iter_mut().zip(counts) {
+            *next = before;
+            before += count;
+        }
+        self.by_shard.clear();
+        self.by_shard.resize_with(before, || None);
+        for change in self.list.drain(..) {
+            let at = &mut next[shard_of(change.0)];
+            self.by_shard[*at] = Some(change);
+            *at += 1;
+        }
+        let mut rest = &mut self.by_shard[..];
+        counts.into_iter().enumerate().filter(|(_, count)| *count > 0).map(move |(shard, count)| {
+            let own = rest.split_off_mut(..count).expect("all were counted");
+            (shard, own)
+        })
+    }
+}
+
 impl Points {
     /// Without entries.
     pub(crate) fn new() -> Self {
@@ -118,14 +164,12 @@ impl Points {
     }
 
     /// Makes many changes, those of one key in their order, and empties the list.
-    pub(crate) fn change_all(&self, changes: &mut Vec<(u64, Record, Change)>) {
-        changes.sort_by_key(|(hash, ..)| shard_of(*hash));
-        let mut changes = changes.drain(..).peekable();
-        while let Some((hash, ..)) = changes.peek() {
-            let shard = shard_of(*hash);
+    pub(crate) fn change_all(&self, changes: &mut Changes) {
+        let shards = changes.sort();
+        let entry_hash = |other: &Record| self.hash(other.key());
+        for (shard, of_shard) in shards {
             let mut table = lock::write(&self.shards[shard].0);
-            while let Some((hash, record, change)) = changes.next_if(|c| shard_of(c.0) == shard) {
-                let entry_hash = |other: &Record| self.hash(other.key());
+            for (hash, record, change) in of_shard.iter_mut().filter_map(Option::take) {
                 let same_key = |other: &Record| other.key() == record.key();
                 match change {
                     Change::Add => {
