@@ -1,19 +1,19 @@
 //! Inserting many records at once, as replay does.
 //!
 //! The more records come at once, the more of them fall into each leaf, and the seldomer it is
-//! touched: runs are gathered until there are about as many as the store has keys. A run is cut
-//! in two by key, and each half is sorted and merged into the leaves by a thread of its own. A
-//! leaf that gets more than it holds is built anew as several, each with some room left. Readers
-//! are kept out of one region at a time.
+//! touched: runs are sorted as they come and gathered until there are about as many records as
+//! there are keys. Then they are cut in two by key, and each half is merged into the leaves by a
+//! thread of its own. A leaf that gets more than it holds is built anew as several, each with
+//! some room left. Readers are kept out of one region at a time.
 
 use std::cmp::Ordering;
 
-use steadfast_core::{Record, Version};
+use steadfast_core::{Record, Timestamp, Version};
 
 use crate::heads::{common_prefix, head_of};
 use crate::leaf::{Inserted, LEAF_ROWS_MAX, Leaf, Row};
 use crate::lock;
-use crate::points::{Change, Changes};
+use crate::points::{Change, Changes, Points};
 use crate::region::Leaves;
 use crate::rules::Rules;
 use crate::store::Inner;
@@ -47,20 +47,86 @@ struct Keyed {
     record: Record,
 }
 
-/// Runs that nobody can read yet, until they are worth inserting.
+/// Runs that nobody can read yet, until they are worth inserting: each sorted when it came, so
+/// that little is left to do when the last one is there.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    records: Vec<Record>,
+    runs: Vec<Run>,
+    /// What all their keys begin with.
+    prefix: Vec<u8>,
+    records: usize,
     bytes: usize,
+    /// How many keys there seem to be.
+    keys: usize,
+    newest: Timestamp,
 }
 
-/// One run on its way in.
+/// A run in the order of key and version.
+struct Run {
+    /// How much of the keys the heads leave out.
+    prefix: usize,
+    records: Vec<Keyed>,
+}
+
+impl Gathered {
+    fn add(&mut self, points: &Points, run: Vec<Record>) {
+        let Some(first) = run.first() else { return };
+        if self.records == 0 {
+            self.prefix = first.key().to_vec();
+        }
+        let prefix = run.iter().fold(self.prefix.len(), |shared, record| {
+            self.newest = self.newest.max(record.timestamp());
+            self.bytes += record.heap_bytes();
+            common_prefix(&self.prefix[..shared], record.key())
+        });
+        self.prefix.truncate(prefix);
+        self.records += run.len();
+        let keyed = |record: Record| {
+            let key = record.key();
+            Keyed { head: wide_head(&key[prefix..]), hash: points.hash(key), record }
+        };
+        let mut records: Vec<_> = run.into_iter().map(keyed).collect();
+        records.sort_unstable_by(Keyed::order);
+        // Of so many keys drawn from so many more, so many come twice.
+        let twice = records.windows(2).filter(|pair| pair[0].hash == pair[1].hash).count();
+        self.keys = records.len().saturating_mul(records.len()) / (2 * (twice + 1));
+        self.runs.push(Run { prefix, records });
+    }
+
+    /// All records, as runs in two parts: below and above about the middle of the keys.
+    fn halves(self) -> [Vec<Keyed>; 2] {
+        let mut runs = self.runs;
+        for run in &mut runs {
+            if run.prefix > self.prefix.len() {
+                for keyed in &mut run.records {
+                    keyed.head = wide_head(&keyed.record.key()[self.prefix.len()..]);
+                }
+            }
+        }
+        let step = self.records / 256 + 1;
+        let records = || runs.iter().flat_map(|run| &run.records);
+        let mut sample: Vec<u128> = records().step_by(step).map(|keyed| keyed.head).collect();
+        sample.sort_unstable();
+        let pivot = sample[sample.len() / 2];
+        let mut halves = [(); 2].map(|()| Vec::with_capacity(self.records / 2));
+        for mut run in runs {
+            let at = run.records.partition_point(|keyed| keyed.head < pivot);
+            halves[1].extend(run.records.drain(at..));
+            halves[0].append(&mut run.records);
+        }
+        halves
+    }
+}
+
+/// Records on their way in.
 struct Bulk<'a> {
     store: &'a Inner,
-    /// What every key of the run begins with.
+    /// What all their keys begin with.
     prefix: &'a [u8],
     /// Nothing has ever been published, so no reader can miss what is dropped.
     unread: bool,
+    /// The hash comes to know of the records later.
+    late: bool,
 }
 
 impl Inner {
@@ -68,46 +134,41 @@ impl Inner {
     pub(crate) fn apply_run(&self, run: Vec<Record>) {
         let run = self.fold_run(run);
         if self.registry.visible() != Version::ZERO {
-            return self.insert_run(run);
+            let mut alone = Gathered::default();
+            alone.add(&self.points, run);
+            return self.insert_gathered(alone);
         }
         // Held while the records are inserted: the next run comes after them.
         let mut gathered = lock::lock(&self.gathered);
-        gathered.bytes += run.iter().map(Record::heap_bytes).sum::<usize>();
-        gathered.records.extend(run);
-        let many = self.points.len().max(GATHERED_RECORDS_MIN);
-        if gathered.records.len() >= many || gathered.bytes >= GATHERED_BYTES_MAX {
-            self.insert_run(std::mem::take(&mut *gathered).records);
+        gathered.add(&self.points, run);
+        let many = self.points.len().max(gathered.keys).max(GATHERED_RECORDS_MIN);
+        if gathered.records >= many || gathered.bytes >= GATHERED_BYTES_MAX {
+            self.insert_gathered(std::mem::take(&mut *gathered));
         }
     }
 
     /// Inserts what is left of the runs so far.
     pub(crate) fn finish_runs(&self) {
         let mut gathered = lock::lock(&self.gathered);
-        self.insert_run(std::mem::take(&mut *gathered).records);
+        self.insert_gathered(std::mem::take(&mut *gathered));
     }
 
-    fn insert_run(&self, run: Vec<Record>) {
-        let Some(first) = run.first().cloned() else { return };
-        let shared = run.iter().fold(first.key().len(), |shared, record| {
-            shared.min(common_prefix(&first.key()[..shared], record.key()))
-        });
-        let unread = self.registry.visible() == Version::ZERO;
-        // It cannot be earlier than that now.
-        let newest = run.iter().map(Record::timestamp).max().unwrap_or_default();
-        self.registry.tell_time(newest);
-        let bulk = Bulk { store: self, prefix: &first.key()[..shared], unread };
-        self.points.reserve(run.len());
-        let keyed = run.into_iter().map(|record| {
-            let (head, hash) = (wide_head(&record.key()[shared..]), self.points.hash(record.key()));
-            Keyed { head, hash, record }
-        });
-        if keyed.len() < TWO_THREADS_FROM {
-            bulk.merge(keyed.collect());
+    fn insert_gathered(&self, gathered: Gathered) {
+        if gathered.records == 0 {
             return;
         }
-        let keyed: Vec<_> = keyed.collect();
-        let pivot = middle_head(&keyed);
-        let (lower, upper): (Vec<_>, Vec<_>) = keyed.into_iter().partition(|k| k.head < pivot);
+        let prefix = gathered.prefix.clone();
+        let unread = self.registry.visible() == Version::ZERO;
+        // It cannot be earlier than that now.
+        self.registry.tell_time(gathered.newest);
+        let bulk = Bulk { store: self, prefix: &prefix, unread, late: false };
+        self.points.reserve(gathered.records);
+        let many = gathered.records >= TWO_THREADS_FROM;
+        let [lower, upper] = gathered.halves();
+        if !many {
+            bulk.merge(lower);
+            return bulk.merge(upper);
+        }
         std::thread::scope(|scope| {
             scope.spawn(|| bulk.merge(lower));
             bulk.merge(upper);
@@ -116,7 +177,13 @@ impl Inner {
 
     /// Inserts records in the order of key, and the versions of a key newest first, as a part of
     /// a table that is being loaded. Nobody waits for them, for the table answers meanwhile.
-    pub(crate) fn insert_sorted(&self, records: &mut std::vec::IntoIter<Record>, count: usize) {
+    /// What that changes in the hash is left to the caller.
+    pub(crate) fn insert_sorted(
+        &self,
+        records: &mut std::vec::IntoIter<Record>,
+        count: usize,
+        points: &mut Changes,
+    ) {
         let part = &records.as_slice()[..count];
         let (Some(first), Some(last)) = (part.first().cloned(), part.last()) else { return };
         let shared = common_prefix(first.key(), last.key());
@@ -127,17 +194,9 @@ impl Inner {
         let mut part: Vec<_> = records.take(count).map(keyed).collect();
         // Insertion wants the versions of a key as commits wrote them.
         part.chunk_by_mut(|a, b| a.same_key(b)).for_each(<[Keyed]>::reverse);
-        let bulk = Bulk { store: self, prefix: &first.key()[..shared], unread: false };
-        bulk.insert(part);
+        let prefix = &first.key()[..shared];
+        Bulk { store: self, prefix, unread: false, late: true }.insert(part, points);
     }
-}
-
-/// A head with about as many below it as above.
-fn middle_head(keyed: &[Keyed]) -> u128 {
-    let mut sample: Vec<u128> =
-        keyed.iter().step_by(keyed.len() / 256 + 1).map(|k| k.head).collect();
-    sample.sort_unstable();
-    sample[sample.len() / 2]
 }
 
 /// Sixteen bytes of a key, ordered as they are: a run's keys share less than a leaf's, and
@@ -174,20 +233,15 @@ impl<'a> End<'a> {
 }
 
 impl Bulk<'_> {
-    /// Sorts and inserts a part of the run.
+    /// Inserts records that are some runs in the order of key and version, one after the other.
     fn merge(&self, mut part: Vec<Keyed>) {
-        part.sort_unstable_by(|a, b| {
-            (a.head.cmp(&b.head))
-                .then_with(|| a.record.key().cmp(b.record.key()))
-                .then_with(|| a.record.version().cmp(&b.record.version()))
-        });
-        self.insert(part);
+        part.sort_by(Keyed::order);
+        self.insert(part, &mut Changes::default());
     }
 
     /// Inserts records in the order of key and version.
-    fn insert(&self, part: Vec<Keyed>) {
+    fn insert(&self, part: Vec<Keyed>, points: &mut Changes) {
         let mut rest = part.into_iter();
-        let mut points = Changes::default();
         while let Some(first) = rest.as_slice().first().map(|keyed| keyed.record.clone()) {
             self.store.directory.rebuild(first.key(), |leaves, high| {
                 let records = rest.as_slice();
@@ -196,9 +250,11 @@ impl Bulk<'_> {
                     None => records.len(),
                 };
                 let rules = lock::read(&self.store.rules);
-                self.merge_into(&rules, leaves, &mut rest, in_region, &mut points);
+                self.merge_into(&rules, leaves, &mut rest, in_region, points);
                 drop(rules);
-                self.store.points.change_all(&mut points);
+                if !self.late {
+                    self.store.points.change_all(points);
+                }
             });
         }
     }
@@ -254,12 +310,12 @@ impl Bulk<'_> {
         for Keyed { hash, record, .. } in records {
             match leaf.insert(record.clone()) {
                 Inserted::NewRow => {
-                    points.push(hash, record.clone(), Change::Add);
+                    points.push(hash, record.clone(), self.change(Change::Add));
                     if !record.is_tombstone() {
                         continue;
                     }
                 }
-                Inserted::OnTop => points.push(hash, record.clone(), Change::Set),
+                Inserted::OnTop => points.push(hash, record.clone(), self.change(Change::Set)),
                 Inserted::Below => {}
                 Inserted::Known => continue,
             }
@@ -291,13 +347,13 @@ impl Bulk<'_> {
             if let Some(row) = rows.last_mut().filter(|row| row.newest.key() == record.key()) {
                 superseding.push((hash, record.clone()));
                 if row.insert(record.clone()) == Inserted::OnTop {
-                    points.push(hash, record, Change::Set);
+                    points.push(hash, record, self.change(Change::Set));
                 }
             } else {
                 if record.is_tombstone() {
                     superseding.push((hash, record.clone()));
                 }
-                points.push(hash, record.clone(), Change::Add);
+                points.push(hash, record.clone(), self.change(Change::Add));
                 rows.push(Row { newest: record, older: Vec::new() });
             }
         }
@@ -311,6 +367,10 @@ impl Bulk<'_> {
                 leaves.join_if_small(index);
             }
         }
+    }
+
+    const fn change(&self, change: Change) -> Change {
+        if self.late { Change::Late } else { change }
     }
 
     /// Drops what `record`, which is in the leaf or just went from it, has made superfluous.
@@ -346,6 +406,13 @@ impl Bulk<'_> {
 }
 
 impl Keyed {
+    /// By key, then by version.
+    fn order(&self, other: &Self) -> Ordering {
+        (self.head.cmp(&other.head))
+            .then_with(|| self.record.key().cmp(other.record.key()))
+            .then_with(|| self.record.version().cmp(&other.record.version()))
+    }
+
     fn same_key(&self, other: &Self) -> bool {
         self.hash == other.hash && self.record.key() == other.record.key()
     }

@@ -1,8 +1,9 @@
 //! The newest version of every key, by hash: what most gets need, in two cache misses.
 //!
 //! An entry is changed while the leaf of its key is locked, so it always is the newest record
-//! of that leaf's row. The hash is seeded at random, so that no one can choose keys that
-//! collide.
+//! of that leaf's row. Only rows that are loaded from a table come later than that, many at once,
+//! while whoever misses them here looks into the leaf. The hash is seeded at random, so that no
+//! one can choose keys that collide.
 
 use std::hash::BuildHasher;
 use std::sync::RwLock;
@@ -37,6 +38,8 @@ pub(crate) enum Change {
     Add,
     /// It is the newest of its key.
     Set,
+    /// It was the newest of its key when it came in, and the hash may know a newer one by now.
+    Late,
     /// The key is gone.
     Remove,
 }
@@ -67,6 +70,21 @@ impl Changes {
     #[inline]
     pub(crate) fn push(&mut self, hash: u64, record: Record, change: Change) {
         self.list.push((hash, record, change));
+    }
+
+    /// Takes all of another list's, to be made after its own.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        self.list.append(&mut other.list);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The records, in the order in which they were noted.
+    #[cfg(test)]
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.list.iter().map(|(_, record, _)| record)
     }
 
     /// Puts the list in order and empties it: counted, then placed, for there are few shards.
@@ -175,10 +193,14 @@ impl Points {
                     Change::Add => {
                         table.insert_unique(hash, record, entry_hash);
                     }
-                    Change::Set => {
-                        let entry = table.find_mut(hash, same_key);
-                        *entry.expect("the leaf knows the key") = record;
-                    }
+                    Change::Set | Change::Late => match table.entry(hash, same_key, entry_hash) {
+                        Entry::Vacant(entry) => drop(entry.insert(record)),
+                        Entry::Occupied(mut entry) => {
+                            if change == Change::Set || entry.get().version() < record.version() {
+                                *entry.get_mut() = record;
+                            }
+                        }
+                    },
                     Change::Remove => {
                         let entry = table.find_entry(hash, same_key);
                         entry.expect("the leaf knew the key").remove();
