@@ -40,7 +40,7 @@ const MERGED_FROM: usize = LEAF_ROWS_MAX / 4;
 /// Records whose memory is asked for at once, before they are used one by one.
 const WARMED: usize = 64;
 
-/// A record with the beginning of its key after the prefix that its run shares, and its hash.
+/// A record with the head of its key behind some prefix, and its hash.
 struct Keyed {
     head: u128,
     hash: u64,
@@ -51,8 +51,9 @@ struct Keyed {
 /// that little is left to do when the last one is there.
 #[derive(Default)]
 pub(crate) struct Gathered {
-    runs: Vec<Run>,
-    /// What all their keys begin with.
+    /// Each in the order of key and version.
+    runs: Vec<Vec<Keyed>>,
+    /// What most keys begin with.
     prefix: Vec<u8>,
     records: usize,
     bytes: usize,
@@ -61,58 +62,43 @@ pub(crate) struct Gathered {
     newest: Timestamp,
 }
 
-/// A run in the order of key and version.
-struct Run {
-    /// How much of the keys the heads leave out.
-    prefix: usize,
-    records: Vec<Keyed>,
-}
-
 impl Gathered {
     fn add(&mut self, points: &Points, run: Vec<Record>) {
-        let Some(first) = run.first() else { return };
-        if self.records == 0 {
-            self.prefix = first.key().to_vec();
+        if run.is_empty() {
+            return;
         }
-        let prefix = run.iter().fold(self.prefix.len(), |shared, record| {
+        if self.runs.is_empty() {
+            self.prefix = prefix_of_most(&run);
+        }
+        for record in &run {
             self.newest = self.newest.max(record.timestamp());
             self.bytes += record.heap_bytes();
-            common_prefix(&self.prefix[..shared], record.key())
-        });
-        self.prefix.truncate(prefix);
+        }
         self.records += run.len();
         let keyed = |record: Record| {
-            let key = record.key();
-            Keyed { head: wide_head(&key[prefix..]), hash: points.hash(key), record }
+            let (head, hash) = (head_beside(&self.prefix, record.key()), points.hash(record.key()));
+            Keyed { head, hash, record }
         };
-        let mut records: Vec<_> = run.into_iter().map(keyed).collect();
-        records.sort_unstable_by(Keyed::order);
+        let mut run: Vec<_> = run.into_iter().map(keyed).collect();
+        run.sort_unstable_by(Keyed::order);
         // Of so many keys drawn from so many more, so many come twice.
-        let twice = records.windows(2).filter(|pair| pair[0].hash == pair[1].hash).count();
-        self.keys = records.len().saturating_mul(records.len()) / (2 * (twice + 1));
-        self.runs.push(Run { prefix, records });
+        let twice = run.windows(2).filter(|pair| pair[0].hash == pair[1].hash).count();
+        self.keys = run.len().saturating_mul(run.len()) / (2 * (twice + 1));
+        self.runs.push(run);
     }
 
     /// All records, as runs in two parts: below and above about the middle of the keys.
     fn halves(self) -> [Vec<Keyed>; 2] {
-        let mut runs = self.runs;
-        for run in &mut runs {
-            if run.prefix > self.prefix.len() {
-                for keyed in &mut run.records {
-                    keyed.head = wide_head(&keyed.record.key()[self.prefix.len()..]);
-                }
-            }
-        }
         let step = self.records / 256 + 1;
-        let records = || runs.iter().flat_map(|run| &run.records);
+        let records = || self.runs.iter().flatten();
         let mut sample: Vec<u128> = records().step_by(step).map(|keyed| keyed.head).collect();
         sample.sort_unstable();
         let pivot = sample[sample.len() / 2];
         let mut halves = [(); 2].map(|()| Vec::with_capacity(self.records / 2));
-        for mut run in runs {
-            let at = run.records.partition_point(|keyed| keyed.head < pivot);
-            halves[1].extend(run.records.drain(at..));
-            halves[0].append(&mut run.records);
+        for mut run in self.runs {
+            let at = run.partition_point(|keyed| keyed.head < pivot);
+            halves[1].extend(run.drain(at..));
+            halves[0].append(&mut run);
         }
         halves
     }
@@ -121,7 +107,7 @@ impl Gathered {
 /// Records on their way in.
 struct Bulk<'a> {
     store: &'a Inner,
-    /// What all their keys begin with.
+    /// What their heads are the heads behind.
     prefix: &'a [u8],
     /// Nothing has ever been published, so no reader can miss what is dropped.
     unread: bool,
@@ -205,29 +191,44 @@ fn wide_head(bytes: &[u8]) -> u128 {
     u128::from(head_of(bytes)) << 64 | u128::from(head_of(bytes.get(8..).unwrap_or_default()))
 }
 
-/// A key that ends a range, in terms of a run.
+/// What most of the records' keys begin with: the less is left of a key, the more of it is in its
+/// head.
+fn prefix_of_most(records: &[Record]) -> Vec<u8> {
+    let mut sample: Vec<_> =
+        records.iter().step_by(records.len() / 64 + 1).map(Record::key).collect();
+    sample.sort_unstable();
+    let eighth = sample.len() / 8;
+    let (Some(low), Some(high)) = (sample.get(eighth), sample.iter().rev().nth(eighth)) else {
+        return Vec::new();
+    };
+    low[..common_prefix(low, high)].to_vec()
+}
+
+/// The head of a key behind a prefix. One that begins otherwise comes before or behind all that
+/// begin with it, or beside the first or the last of them, which the keys themselves tell.
+fn head_beside(prefix: &[u8], key: &[u8]) -> u128 {
+    match key.strip_prefix(prefix) {
+        Some(rest) => wide_head(rest),
+        None if key < prefix => 0,
+        None => u128::MAX,
+    }
+}
+
+/// A key that ends a range.
 struct End<'a> {
     key: &'a [u8],
-    /// How it compares with every key of the run, or else its head.
-    head: Result<u128, Ordering>,
+    head: u128,
 }
 
 impl<'a> End<'a> {
     fn new(prefix: &[u8], key: &'a [u8]) -> Self {
-        let shared = prefix.len().min(key.len());
-        let head = match key[..shared].cmp(&prefix[..shared]) {
-            Ordering::Equal if key.len() < prefix.len() => Err(Ordering::Less),
-            Ordering::Equal => Ok(wide_head(&key[shared..])),
-            unequal => Err(unequal),
-        };
-        Self { key, head }
+        Self { key, head: head_beside(prefix, key) }
     }
 
     fn is_above(&self, keyed: &Keyed) -> bool {
-        match self.head {
-            Ok(head) if head == keyed.head => keyed.record.key() < self.key,
-            Ok(head) => keyed.head < head,
-            Err(ordering) => ordering == Ordering::Greater,
+        match keyed.head.cmp(&self.head) {
+            Ordering::Equal => keyed.record.key() < self.key,
+            unequal => unequal.is_lt(),
         }
     }
 }
@@ -340,11 +341,18 @@ impl Bulk<'_> {
         let mut rows: Vec<Row> = Vec::with_capacity(old.len() + records.len());
         let mut superseding = Vec::new();
         let mut old = old.into_iter().peekable();
+        // Of the key of the last row; unknown if that is an old one.
+        let mut last_hash = None;
         for Keyed { hash, record, .. } in records {
             while let Some(row) = old.next_if(|row| row.newest.key() <= record.key()) {
                 rows.push(row);
+                last_hash = None;
             }
-            if let Some(row) = rows.last_mut().filter(|row| row.newest.key() == record.key()) {
+            let may_be_last = last_hash.replace(hash).is_none_or(|last| last == hash);
+            if let Some(row) = rows.last_mut()
+                && may_be_last
+                && row.newest.key() == record.key()
+            {
                 superseding.push((hash, record.clone()));
                 if row.insert(record.clone()) == Inserted::OnTop {
                     points.push(hash, record, self.change(Change::Set));

@@ -33,7 +33,7 @@ impl Inner {
     /// Folds a delta of a key that memory knows into the newest record below it.
     pub(crate) fn fold(&self, delta: &Record) {
         let below = Version(delta.version().0 - 1);
-        let base = self.newest_in_memory(delta.key().into(), &|| below, self.beneath.is_nothing());
+        let base = self.newest_in_memory(delta.key().into(), &|| below);
         if let Some(folded) = fold(base.as_ref(), delta) {
             self.insert(&folded);
         }
@@ -63,11 +63,7 @@ impl Inner {
     fn fold_replayed(&self, folding: &mut Folding, delta: Record) -> Option<Record> {
         let base = match folding.newest.get(delta.key()) {
             Some(newest) => Some(newest.clone()),
-            None => match self.newest_in_memory(
-                delta.key().into(),
-                &|| Version::MAX,
-                self.beneath.is_nothing(),
-            ) {
+            None => match self.newest_in_memory(delta.key().into(), &|| Version::MAX) {
                 Some(newest) => Some(newest),
                 None => {
                     let sections = self.beneath.sections();

@@ -6,6 +6,7 @@
 //! go, what it does not know is looked for in the leaves.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use steadfast_core::signal::fold;
 use steadfast_core::{Record, SortedTable};
@@ -18,9 +19,9 @@ use crate::{Result, lock};
 /// Records that go in under one lock of a region: about a millisecond's worth.
 const PART: usize = if cfg!(test) { 16 } else { 4096 };
 
-/// The hash comes to know of about so many rows at once: a few for each page of a table in it,
-/// where each alone would wait for a page of its own.
-const LATE: usize = if cfg!(test) { 40 } else { 1 << 16 };
+/// The hash comes to know of rows many at once, for each alone would wait for a page of its own:
+/// of about an eighth of them, which the thread that is last may do alone, and of so many.
+const LATE: RangeInclusive<usize> = if cfg!(test) { 40..=80 } else { 1 << 14..=1 << 18 };
 
 /// What loading a section did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,8 @@ impl Inner {
                 // Each may be the only version of its key. A table that lies about them must
                 // not take memory for it.
                 self.points.expect(total.min(rows * self.beneath.progress().sections * 2));
-                self.hash_late(self.insert_section(records), LATE);
+                let few = (total / 8).clamp(*LATE.start(), *LATE.end());
+                self.hash_late(self.insert_section(records), few);
                 if self.beneath.mark_loaded(&sections, section, rows) {
                     // Everybody has marked theirs after hashing what they had taken to hash.
                     self.hash_late(Changes::default(), 0);

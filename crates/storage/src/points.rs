@@ -6,6 +6,7 @@
 //! one can choose keys that collide.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::RwLock;
 
 use foldhash::fast::RandomState;
@@ -19,6 +20,9 @@ use crate::lock;
 /// A power of two. Enough that a reader seldom meets the one writer in a shard, and that
 /// doubling one table takes milliseconds at worst.
 const SHARDS: usize = 256;
+
+/// Changes whose places are asked for at once, before they are made one by one.
+const WARMED: usize = 16;
 
 /// The hash of newest records.
 pub(crate) struct Points {
@@ -187,7 +191,12 @@ impl Points {
         let entry_hash = |other: &Record| self.hash(other.key());
         for (shard, of_shard) in shards {
             let mut table = lock::write(&self.shards[shard].0);
-            for (hash, record, change) in of_shard.iter_mut().filter_map(Option::take) {
+            for place in 0..of_shard.len() {
+                if place % WARMED == 0 {
+                    let next = of_shard[place..].iter().take(WARMED).flatten();
+                    black_box(next.filter(|next| table.find(next.0, |_| false).is_some()).count());
+                }
+                let Some((hash, record, change)) = of_shard[place].take() else { continue };
                 let same_key = |other: &Record| other.key() == record.key();
                 match change {
                     Change::Add => {

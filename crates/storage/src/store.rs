@@ -413,25 +413,28 @@ impl Inner {
         at: impl Fn() -> Version,
     ) -> Result<Option<Record>> {
         let memory_has_all = self.beneath.is_nothing();
-        let found = self.newest_in_memory(key, &at, memory_has_all);
+        let found = match self.points.probe(key, &at) {
+            Probe::Found(record) => Some(record),
+            Probe::Absent => None,
+            Probe::Newer => self.newest_in_leaf(&key.to_vec(), &at),
+        };
         if found.is_some() || memory_has_all {
             return Ok(found);
         }
         self.newest_beneath(key, &at)
     }
 
-    /// The same of what memory has. `has_all`: whether it had everything, asked before; until
-    /// then the hash does not know of every row in the leaves.
-    #[inline(always)]
+    /// The same of what memory has.
     pub(crate) fn newest_in_memory(
         &self,
         key: KeyRef<'_>,
         at: &impl Fn() -> Version,
-        has_all: bool,
     ) -> Option<Record> {
+        let memory_has_all = self.beneath.is_nothing();
         match self.points.probe(key, at) {
             Probe::Found(record) => Some(record),
-            Probe::Absent if has_all => None,
+            Probe::Absent if memory_has_all => None,
+            // The hash does not know yet of every row that is loaded.
             Probe::Absent | Probe::Newer => self.newest_in_leaf(&key.to_vec(), at),
         }
     }
@@ -457,7 +460,7 @@ impl Inner {
                 return Ok(sections.table.get(stored, at())?);
             }
         }
-        Ok(self.newest_in_memory(key, at, false))
+        Ok(self.newest_in_memory(key, at))
     }
 
     /// How many of the oldest versions of a key nobody needs.
