@@ -17,6 +17,7 @@ mod quarantine;
 mod rebuild;
 pub mod recovery;
 pub mod replay;
+mod room;
 mod salvage;
 pub mod snapshot;
 mod std_disk;

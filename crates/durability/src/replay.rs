@@ -20,7 +20,7 @@ use crate::wal::chain::{Beside, Wal};
 use crate::wal::frame::{Frame, split_body};
 
 /// A run is handed over when it has this many records …
-const RUN_RECORDS: usize = 1 << 18;
+const RUN_RECORDS: usize = 1 << 16;
 /// … or this many bytes of keys and values.
 const RUN_BYTES: usize = 64 << 20;
 

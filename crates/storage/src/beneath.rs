@@ -110,17 +110,17 @@ impl Beneath {
         self.sections.load_full()
     }
 
-    /// Marks a section whose rows are all in memory, and lets go of the table with the last
-    /// one. Returns whether it was that.
+    /// Marks a section whose rows are all in memory. Returns whether it was the last one.
     pub(crate) fn mark_loaded(&self, sections: &Sections, section: usize, rows: usize) -> bool {
         self.rows.fetch_add(rows, Ordering::AcqRel);
         sections.states[section].loaded.store(true, Ordering::Release);
-        let last = self.loaded.fetch_add(1, Ordering::AcqRel) + 1 == sections.states.len();
-        if last {
-            self.attached.store(false, Ordering::Release);
-            self.sections.store(None);
-        }
-        last
+        self.loaded.fetch_add(1, Ordering::AcqRel) + 1 == sections.states.len()
+    }
+
+    /// Lets go of the table, all of which is in memory: the hash of it too.
+    pub(crate) fn let_go(&self) {
+        self.attached.store(false, Ordering::Release);
+        self.sections.store(None);
     }
 
     pub(crate) fn progress(&self) -> LoadProgress {

@@ -1,10 +1,12 @@
 //! The newest version of every key, by hash: what most gets need, in two cache misses.
 //!
 //! An entry is changed while the leaf of its key is locked, so it always is the newest record
-//! of that leaf's row. The hash is seeded at random, so that no one can choose keys that
-//! collide.
+//! of that leaf's row. Only rows that are loaded from a table come later than that, many at once,
+//! while whoever misses them here looks into the leaf. The hash is seeded at random, so that no
+//! one can choose keys that collide.
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::RwLock;
 
 use foldhash::fast::RandomState;
@@ -18,6 +20,9 @@ use crate::lock;
 /// A power of two. Enough that a reader seldom meets the one writer in a shard, and that
 /// doubling one table takes milliseconds at worst.
 const SHARDS: usize = 256;
+
+/// Changes whose places are asked for at once, before they are made one by one.
+const WARMED: usize = 16;
 
 /// The hash of newest records.
 pub(crate) struct Points {
@@ -37,6 +42,8 @@ pub(crate) enum Change {
     Add,
     /// It is the newest of its key.
     Set,
+    /// It was the newest of its key when it came in, and the hash may know a newer one by now.
+    Late,
     /// The key is gone.
     Remove,
 }
@@ -49,6 +56,67 @@ pub(crate) enum Probe {
     Found(Record),
     /// Its newest version is above the wanted one: the leaf has the older ones.
     Newer,
+}
+
+/// A hash, the record with the key, and what is to become of its entry.
+type KeyChange = (u64, Record, Change);
+
+/// Changes that are made together, so that a shard is locked once for all of its own.
+#[derive(Default)]
+pub(crate) struct Changes {
+    list: Vec<KeyChange>,
+    /// The same by shard; kept for its room.
+    by_shard: Vec<Option<KeyChange>>,
+}
+
+impl Changes {
+    /// Notes one. Those of a key are made in the order in which they were noted.
+    #[inline]
+    pub(crate) fn push(&mut self, hash: u64, record: Record, change: Change) {
+        self.list.push((hash, record, change));
+    }
+
+    /// Takes all of another list's, to be made after its own.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        self.list.append(&mut other.list);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The records, in the order in which they were noted.
+    #[cfg(test)]
+    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.list.iter().map(|(_, record, _)| record)
+    }
+
+    /// Puts the list in order and empties it: counted, then placed, for there are few shards.
+    /// Returns the shards that have any, each with its own.
+    fn sort(&mut self) -> impl Iterator<Item = (usize, &mut [Option<KeyChange>])> {
+        let mut next = [0; SHARDS];
+        for (hash, ..) in &self.list {
+            next[shard_of(*hash)] += 1;
+        }
+        let counts = next;
+        let mut before = 0;
+        for (next, count) in next.iter_mut().zip(counts) {
+            *next = before;
+            before += count;
+        }
+        self.by_shard.clear();
+        self.by_shard.resize_with(before, || None);
+        for change in self.list.drain(..) {
+            let at = &mut next[shard_of(change.0)];
+            self.by_shard[*at] = Some(change);
+            *at += 1;
+        }
+        let mut rest = &mut self.by_shard[..];
+        counts.into_iter().enumerate().filter(|(_, count)| *count > 0).map(move |(shard, count)| {
+            let own = rest.split_off_mut(..count).expect("all were counted");
+            (shard, own)
+        })
+    }
 }
 
 impl Points {
@@ -118,23 +186,30 @@ impl Points {
     }
 
     /// Makes many changes, those of one key in their order, and empties the list.
-    pub(crate) fn change_all(&self, changes: &mut Vec<(u64, Record, Change)>) {
-        changes.sort_by_key(|(hash, ..)| shard_of(*hash));
-        let mut changes = changes.drain(..).peekable();
-        while let Some((hash, ..)) = changes.peek() {
-            let shard = shard_of(*hash);
+    pub(crate) fn change_all(&self, changes: &mut Changes) {
+        let shards = changes.sort();
+        let entry_hash = |other: &Record| self.hash(other.key());
+        for (shard, of_shard) in shards {
             let mut table = lock::write(&self.shards[shard].0);
-            while let Some((hash, record, change)) = changes.next_if(|c| shard_of(c.0) == shard) {
-                let entry_hash = |other: &Record| self.hash(other.key());
+            for place in 0..of_shard.len() {
+                if place % WARMED == 0 {
+                    let next = of_shard[place..].iter().take(WARMED).flatten();
+                    black_box(next.filter(|next| table.find(next.0, |_| false).is_some()).count());
+                }
+                let Some((hash, record, change)) = of_shard[place].take() else { continue };
                 let same_key = |other: &Record| other.key() == record.key();
                 match change {
                     Change::Add => {
                         table.insert_unique(hash, record, entry_hash);
                     }
-                    Change::Set => {
-                        let entry = table.find_mut(hash, same_key);
-                        *entry.expect("the leaf knows the key") = record;
-                    }
+                    Change::Set | Change::Late => match table.entry(hash, same_key, entry_hash) {
+                        Entry::Vacant(entry) => drop(entry.insert(record)),
+                        Entry::Occupied(mut entry) => {
+                            if change == Change::Set || entry.get().version() < record.version() {
+                                *entry.get_mut() = record;
+                            }
+                        }
+                    },
                     Change::Remove => {
                         let entry = table.find_entry(hash, same_key);
                         entry.expect("the leaf knew the key").remove();

@@ -22,7 +22,7 @@ use crate::directory::{Directory, Seek};
 use crate::fold::Folding;
 use crate::garbage::Garbage;
 use crate::leaf::{Inserted, Pruned};
-use crate::points::{Points, Probe};
+use crate::points::{Changes, Points, Probe};
 use crate::registry::Registry;
 use crate::rules::{Domain, Rules};
 use crate::{LoadedSection, Result, StoreStats, Trimmed, View, lock};
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     pub(crate) garbage: Garbage,
     pub(crate) gathered: Mutex<Gathered>,
+    /// Rows of the table beneath that are in the leaves and that the hash does not know yet.
+    pub(crate) late: Mutex<Changes>,
     pub(crate) folding: Mutex<Folding>,
     /// Held by the store's own writes, which choose versions themselves.
     writer: Mutex<()>,
@@ -88,6 +90,7 @@ impl UnifiedStore {
             registry: Registry::new(),
             garbage: Garbage::new(),
             gathered: Mutex::default(),
+            late: Mutex::default(),
             folding: Mutex::default(),
             writer: Mutex::new(()),
         };
@@ -292,7 +295,7 @@ impl UnifiedStore {
     ///
     /// If the table has no such section.
     pub fn supply_section(&self, section: usize, rows: Vec<Record>) -> LoadedSection {
-        self.inner.load(section, |_| Ok(rows)).expect("no table is read")
+        self.inner.supply(section, rows)
     }
 
     /// Whether memory holds everything: no table is beneath, or all of it is loaded.
@@ -410,28 +413,34 @@ impl Inner {
         at: impl Fn() -> Version,
     ) -> Result<Option<Record>> {
         let memory_has_all = self.beneath.is_nothing();
-        let found = self.newest_in_memory(key, &at);
+        let found = match self.points.probe(key, &at) {
+            Probe::Found(record) => Some(record),
+            Probe::Absent => None,
+            Probe::Newer => self.newest_in_leaf(&key.to_vec(), &at),
+        };
         if found.is_some() || memory_has_all {
             return Ok(found);
         }
         self.newest_beneath(key, &at)
     }
 
-    #[inline(always)]
+    /// The same of what memory has.
     pub(crate) fn newest_in_memory(
         &self,
         key: KeyRef<'_>,
         at: &impl Fn() -> Version,
     ) -> Option<Record> {
+        let memory_has_all = self.beneath.is_nothing();
         match self.points.probe(key, at) {
-            Probe::Absent => None,
             Probe::Found(record) => Some(record),
-            Probe::Newer => self.older_in_memory(&key.to_vec(), at),
+            Probe::Absent if memory_has_all => None,
+            // The hash does not know yet of every row that is loaded.
+            Probe::Absent | Probe::Newer => self.newest_in_leaf(&key.to_vec(), at),
         }
     }
 
     #[cold]
-    fn older_in_memory(&self, key: &[u8], at: &impl Fn() -> Version) -> Option<Record> {
+    fn newest_in_leaf(&self, key: &[u8], at: &impl Fn() -> Version) -> Option<Record> {
         self.directory.read(Seek::At(key), |found| {
             let row = found.leaf.find(key).ok()?;
             found.leaf.chain(row).newest_at(at()).cloned()

@@ -18,6 +18,7 @@ use super::writer::SnapshotFile;
 use crate::disk::{Access, Disk, DiskFile, read_exact_at, read_full_at};
 use crate::error::{CorruptionKind, Error, IoContext, Result};
 use crate::layout::Layout;
+use crate::room::Room;
 
 /// Read from the end of the file at once when it is opened: enough for footer, meta block and
 /// top index of most.
@@ -465,10 +466,13 @@ impl SortedTable for Snapshot {
         // Not kept: whoever loads a section does not ask the file again.
         let index = self.decode_index(entry, index)?;
         let mut rows = Vec::with_capacity(to_usize(entry.rows.min(entry.blocks_bytes)));
-        let (mut rest, mut buffer) = (blocks, Vec::new());
+        let (mut rest, mut buffer, mut room) = (blocks, Vec::new(), Room::default());
+        let rows_of_block = to_usize(entry.rows / entry.blocks.max(1));
+        let plain_of_block = to_usize(entry.plain_bytes / entry.blocks.max(1));
         for number in 0..index.len() {
             let piece;
             (piece, rest) = rest.split_at(to_usize(index[number].sealed.bytes));
+            room.take(rows_of_block, plain_of_block);
             self.decode_block(&index, number, piece, &mut buffer, &mut rows)?;
         }
         self.check_rows(section, &rows)?;
