@@ -153,7 +153,13 @@ pub(crate) struct ChainCheck {
 
 impl ChainCheck {
     pub(crate) fn new(run: RunId, stream: &[u8]) -> Self {
-        Self { run, stream: stream.to_vec(), last: None }
+        Self::behind(run, stream, None)
+    }
+
+    /// From the event behind `trimmed` on, if there is one.
+    pub(crate) fn behind(run: RunId, stream: &[u8], trimmed: Option<EventHead>) -> Self {
+        let last = trimmed.map(|head| (head, Version::ZERO, Timestamp::ZERO));
+        Self { run, stream: stream.to_vec(), last }
     }
 
     pub(crate) fn stream(&self) -> &[u8] {

@@ -205,6 +205,11 @@ impl Transaction {
         self.deleted.push(run);
     }
 
+    /// Whether it has written `key`.
+    pub(crate) fn has_written(&self, key: &Key) -> bool {
+        self.writes.contains_key(key.as_bytes())
+    }
+
     /// Takes back what this transaction wrote to `run`.
     pub(crate) fn forget_writes(&mut self, run: Run) {
         let first = run.namespace.0.to_be_bytes();
