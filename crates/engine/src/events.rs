@@ -123,49 +123,88 @@ pub(crate) fn encode_event(payload: Value, options: &AppendOptions) -> Result<Ve
     Ok(bytes)
 }
 
-/// Reads the record of an event.
-pub(crate) fn decode_event(record: &Record) -> Result<Event> {
-    let malformed = || Error::Invalid(format!("{record:?} is not an event"));
-    // Reading the list as a value would make a list of values first, and most have no more than
-    // a payload. Tag and count of the list are looked over, item by item.
-    let mut items = Cursor::new("event", record.value_bytes());
-    items.u8()?;
-    let mut left = items.length()?.checked_sub(2).ok_or_else(malformed)?;
-    items.bytes()?;
-    let payload = Value::decode(items.bytes()?)?;
-    let mut item = || {
-        if left == 0 {
-            return Ok(Value::Null);
+/// The items of a stored event, looked over one by one: reading the list as a value would make a
+/// list of values first, and most events have no more than a payload.
+struct Items<'a> {
+    cursor: Cursor<'a>,
+    left: usize,
+}
+
+impl<'a> Items<'a> {
+    /// From the payload on.
+    #[inline]
+    fn of(record: &'a Record) -> Result<Self> {
+        let mut cursor = Cursor::new("event", record.value_bytes());
+        cursor.u8()?;
+        let left = cursor.length()?.checked_sub(1).ok_or_else(|| not_an_event(record))?;
+        cursor.bytes()?;
+        Ok(Self { cursor, left })
+    }
+
+    /// The next item, encoded; `None` behind the last one.
+    #[inline]
+    fn next(&mut self) -> Result<Option<&'a [u8]>> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        Ok(Some(self.cursor.bytes()?))
+    }
+
+    fn value(&mut self) -> Result<Value> {
+        Ok(self.next()?.map_or(Ok(Value::Null), Value::decode)?)
+    }
+
+    fn text(&mut self) -> Result<Option<String>> {
+        match self.value()? {
+            Value::String(text) => Ok(Some(text)),
+            _ => Ok(None),
         }
-        left -= 1;
-        Value::decode(items.bytes()?)
+    }
+}
+
+#[cold]
+fn not_an_event(record: &Record) -> Error {
+    Error::Invalid(format!("{record:?} is not an event"))
+}
+
+/// Reads the record of an event.
+#[inline]
+pub(crate) fn decode_event(record: &Record) -> Result<Event> {
+    let mut items = Items::of(record)?;
+    let Some(payload) = items.next()? else { return Err(not_an_event(record)) };
+    let seq = event_seq(record.key()).ok_or_else(|| not_an_event(record))?;
+    let hash = stored_hash(record).ok_or_else(|| not_an_event(record))?;
+    let mut event = Event {
+        seq,
+        payload: Value::decode(payload)?,
+        version: record.version(),
+        timestamp: record.timestamp(),
+        idempotency_key: None,
+        kind: None,
+        causation: None,
+        correlation: None,
+        time: None,
+        scope: None,
+        hash,
     };
-    let mut text = || match item()? {
-        Value::String(text) => Ok(Some(text)),
-        _ => Ok::<_, Error>(None),
-    };
-    let (idempotency_key, kind, causation, correlation) = (text()?, text()?, text()?, text()?);
-    let time = match item()? {
+    if items.left > 0 {
+        decode_options(&mut items, &mut event)?;
+    }
+    Ok(event)
+}
+
+/// Reads what is behind the payload.
+#[inline(never)]
+fn decode_options(items: &mut Items<'_>, event: &mut Event) -> Result<()> {
+    event.idempotency_key = items.text()?;
+    event.kind = items.text()?;
+    event.causation = items.text()?;
+    event.correlation = items.text()?;
+    event.time = match items.value()? {
         Value::Int(micros) => u64::try_from(micros).ok().map(Timestamp::from_micros),
         _ => None,
     };
-    let scope = match item()? {
-        Value::String(scope) => Some(scope),
-        _ => None,
-    };
-    Ok(Event {
-        seq: event_seq(record.key()).ok_or_else(malformed)?,
-        payload,
-        version: record.version(),
-        timestamp: record.timestamp(),
-        idempotency_key,
-        kind,
-        causation,
-        correlation,
-        time,
-        scope,
-        hash: stored_hash(record).ok_or_else(malformed)?,
-    })
+    event.scope = items.text()?;
+    Ok(())
 }
 
 pub(crate) fn idempotency_record_key(run: Run, key: &str) -> Result<Key> {
@@ -282,7 +321,7 @@ fn read(
     };
     // Behind the last sequence number there is, there is nothing.
     let (start, end) = start.map_or((Vec::new(), Some(Vec::new())), |start| (start, end));
-    Ok(Events { rows: source.rows(start, end), filter: Filter::default() })
+    Ok(Events { rows: source.rows(start, end), filter: Filter::default(), filtered: false })
 }
 
 /// The keys of the events of a stream from `oldest` on: the first, and the first behind them.
@@ -330,6 +369,29 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// The same for an event that is still as it is stored: nothing of it is copied.
+    fn admits_stored(&self, record: &Record) -> Result<bool> {
+        if self.from.is_some_and(|from| record.timestamp() < from)
+            || self.before.is_some_and(|before| record.timestamp() >= before)
+        {
+            return Ok(false);
+        }
+        let mut items = Items::of(record)?;
+        let mut same = |wanted: &Option<String>| {
+            let found = items.next()?;
+            let Some(wanted) = wanted else { return Ok::<_, Error>(true) };
+            Ok(found.is_some_and(|found| Value::is_string(found, wanted)))
+        };
+        // In their order: payload, idempotency key, kind, causation, correlation, time, scope.
+        Ok(same(&None)?
+            && same(&None)?
+            && same(&self.kind)?
+            && same(&self.causation)?
+            && same(&self.correlation)?
+            && same(&None)?
+            && same(&self.scope)?)
+    }
+
     pub(crate) fn admits(&self, event: &Event) -> bool {
         let same = |wanted: &Option<String>, has: &Option<String>| {
             wanted.is_none() || wanted.as_deref() == has.as_deref()
@@ -347,6 +409,8 @@ impl Filter {
 pub struct Events {
     rows: Rows,
     filter: Filter,
+    /// Whether anything is asked of an event.
+    filtered: bool,
 }
 
 impl std::fmt::Debug for Events {
@@ -359,42 +423,56 @@ impl Events {
     /// Only those of this kind.
     pub fn of_kind(mut self, kind: impl Into<String>) -> Self {
         self.filter.kind = Some(kind.into());
+        self.filtered = true;
         self
     }
 
     /// Only those that belong to this.
     pub fn of_correlation(mut self, correlation: impl Into<String>) -> Self {
         self.filter.correlation = Some(correlation.into());
+        self.filtered = true;
         self
     }
 
     /// Only those that this caused.
     pub fn of_causation(mut self, causation: impl Into<String>) -> Self {
         self.filter.causation = Some(causation.into());
+        self.filtered = true;
         self
     }
 
     /// Only those in this scope.
     pub fn of_scope(mut self, scope: impl Into<String>) -> Self {
         self.filter.scope = Some(scope.into());
+        self.filtered = true;
         self
     }
 
     /// Only those that were committed from `from` on and before `before`.
     pub const fn committed_within(mut self, from: Timestamp, before: Timestamp) -> Self {
+        self.filtered = true;
         (self.filter.from, self.filter.before) = (Some(from), Some(before));
         self
     }
 
+    #[inline]
     fn step(
         &mut self,
         mut row: impl FnMut(&mut Rows) -> Option<Result<Record>>,
     ) -> Option<Result<Event>> {
         loop {
-            match row(&mut self.rows)?.and_then(|record| decode_event(&record)) {
-                Ok(event) if !self.filter.admits(&event) => {}
-                event => return Some(event),
+            let record = match row(&mut self.rows)? {
+                Ok(record) => record,
+                Err(error) => return Some(Err(error)),
+            };
+            if self.filtered {
+                match self.filter.admits_stored(&record) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(error) => return Some(Err(error)),
+                }
             }
+            return Some(decode_event(&record));
         }
     }
 }
