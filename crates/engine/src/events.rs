@@ -15,7 +15,7 @@ use steadfast_core::{
 use crate::commit::Receipt;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::event_chain::{ChainCheck, EventHash, EventHead, seal, stored_hash};
+use crate::event_chain::{ChainCheck, EventHash, EventHead, behind_hash, seal, stored_hash};
 use crate::runs::Run;
 use crate::source::{Rows, Source};
 use crate::streams::{KeyWindow, LiveKeys, StreamState, stream_names, stream_state, trimmed};
@@ -134,11 +134,9 @@ impl<'a> Items<'a> {
     /// From the payload on.
     #[inline]
     fn of(record: &'a Record) -> Result<Self> {
-        let mut cursor = Cursor::new("event", record.value_bytes());
-        cursor.u8()?;
-        let left = cursor.length()?.checked_sub(1).ok_or_else(|| not_an_event(record))?;
-        cursor.bytes()?;
-        Ok(Self { cursor, left })
+        let items = behind_hash(record.value_bytes());
+        let (left, bytes) = items.ok_or_else(|| not_an_event(record))?;
+        Ok(Self { cursor: Cursor::new("event", bytes), left })
     }
 
     /// The next item, encoded; `None` behind the last one.
@@ -166,8 +164,8 @@ fn not_an_event(record: &Record) -> Error {
     Error::Invalid(format!("{record:?} is not an event"))
 }
 
-/// Reads the record of an event.
-#[inline]
+/// Reads the record of an event. Inlined, because an event is large and would be copied.
+#[inline(always)]
 pub(crate) fn decode_event(record: &Record) -> Result<Event> {
     let mut items = Items::of(record)?;
     let Some(payload) = items.next()? else { return Err(not_an_event(record)) };
@@ -455,7 +453,7 @@ impl Events {
         self
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(
         &mut self,
         mut row: impl FnMut(&mut Rows) -> Option<Result<Record>>,
