@@ -20,6 +20,10 @@ use support::table::{SHOWN, Table};
 const PUT: &str = "kv put";
 const MOVE: &str = "kv read, then put";
 const APPEND: &str = "event append";
+const PUT_100: &str = "kv put, 100 a transaction";
+const PUT_1000: &str = "kv put, 1,000 a transaction";
+const APPEND_100: &str = "event append, 100 a transaction";
+const APPEND_1000: &str = "event append, 1,000 a transaction";
 const SCAN: &str = "kv scan";
 const READ: &str = "stream read";
 const READ_BY_KIND: &str = "stream read, by a kind that none has";
@@ -32,6 +36,7 @@ fn main() {
         append(&mut c, DurabilityMode::Strict, threads, 0.9);
     }
     append(&mut c, DurabilityMode::Buffered, 1, SHOWN);
+    append_batches(&mut c);
     read(&mut c);
     consume(&mut c);
     c.final_summary();
@@ -94,6 +99,58 @@ fn append(c: &mut Criterion, mode: DurabilityMode, threads: u64, aim: f64) {
         "commits/s",
         &[(PUT, &[][..]), (MOVE, &[]), (APPEND, &[(PUT, aim), (MOVE, SHOWN)])],
     );
+}
+
+/// Events a second, a hundred and a thousand a transaction, all to one stream.
+fn append_batches(c: &mut Criterion) {
+    let scratch = Scratch::new("events-batches");
+    let ours = LazyCell::new(|| Ours::open(scratch.path(), DatabaseConfig::buffered()));
+    let mut table = Table::new(c, "events/append-batches");
+    let mut rows = Vec::new();
+    for (batch, append, put) in
+        [(100, APPEND_100, PUT_100), (1000, APPEND_1000, PUT_1000)]
+    {
+        table.row(
+            put,
+            batch,
+            || &*ours,
+            |ours, n, _| {
+                let mut ids = fastrand::Rng::new();
+                time(n, || {
+                    let step = |tx: &mut steadfast::Transaction| {
+                        (0..batch).try_for_each(|_| {
+                            let id = ids.u64(..COMMIT_IDS);
+                            tx.kv_put(ours.run, data::key(id), &data::value(id))
+                        })
+                    };
+                    ours.db.transaction(step).expect("it commits");
+                })
+            },
+        );
+        table.row(
+            append,
+            batch,
+            || &*ours,
+            |ours, n, _| {
+                let mut ids = fastrand::Rng::new();
+                time(n, || {
+                    let step = |tx: &mut steadfast::Transaction| {
+                        (0..batch).try_for_each(|_| {
+                            let payload = &data::value(ids.u64(..COMMIT_IDS));
+                            tx.event_append(ours.run, "stream", payload).map(drop)
+                        })
+                    };
+                    ours.db.transaction(step).expect("it commits");
+                })
+            },
+        );
+        rows.push((put, append));
+    }
+    let lines: Vec<_> = rows.iter().map(|(put, append)| (*append, [(*put, SHOWN)])).collect();
+    let lines: Vec<(&str, &[(&str, f64)])> = (rows.iter().zip(&lines))
+        .flat_map(|((put, _), (append, aims))| [(*put, &[][..]), (*append, &aims[..])])
+        .collect();
+    table.print("buffered, 1 thread, many a transaction", "events/s", &lines);
 }
 
 fn fill(ours: &Ours, rows: u64) {

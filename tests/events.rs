@@ -5,7 +5,9 @@ use steadfast::{
     AppendOptions, CompactMode, Database, DatabaseConfig, DurabilityMode, EventHash, EventHead,
     Position, Region, Run, Version,
 };
+use steadfast_testing::crash::{Cut, Effort, Tally, explore};
 use steadfast_testing::matrix::{Acked, CrashMatrix, Failure, MatrixReport, crash_matrix};
+use steadfast_testing::workload::{BATCHED, Workload};
 
 /// What the program has told somebody.
 #[derive(Debug, Clone)]
@@ -16,6 +18,8 @@ enum Told {
     Followed(Position),
     /// So many events were processed.
     Processed(u64),
+    /// A stream was trimmed, to begin with this event.
+    Trimmed(String, u64),
 }
 
 fn region() -> Region {
@@ -54,7 +58,15 @@ fn crash(matrix: CrashMatrix) -> MatrixReport {
                         let done = process(db, run, 3)? as u64;
                         ack.done(Told::Processed(done));
                     }
-                    4..=6 => {
+                    // What was processed may go.
+                    4 => {
+                        let stream = format!("s{}", ack.draw(2));
+                        let done = db.cursor(run, "consumer", region())?.position(&stream)?;
+                        if db.event_trim(run, &stream, done)?.0 > 0 {
+                            ack.done(Told::Trimmed(stream, done));
+                        }
+                    }
+                    5..=6 => {
                         let tail = match db.tail(position) {
                             Err(steadfast::Error::HistoryTrimmed { .. }) => continue,
                             tail => tail?,
@@ -98,7 +110,25 @@ fn check(db: &Database, acked: &Acked<'_, Told>) -> Result<(), Failure> {
                 acked.expect(same, || format!("{key} was {told:?}, a retry got {again:?}"))?;
             }
             Told::Processed(count) => processed += count,
-            Told::Followed(_) => {}
+            Told::Followed(_) | Told::Trimmed(..) => {}
+        }
+    }
+    // What was told to be trimmed is, whatever is compacted, and the rest is there.
+    for compacted in [false, true] {
+        if compacted {
+            db.checkpoint()?;
+            db.compact(CompactMode::Full)?;
+        }
+        for told in acked.iter() {
+            let Told::Trimmed(stream, oldest) = told else { continue };
+            let now = db.event_stream(run, stream)?.oldest();
+            acked.expect(now >= *oldest, || format!("{stream} begins with {now}: {told:?}"))?;
+            let below = db.event_read(run, stream, now - 1);
+            let refused = matches!(below, Err(steadfast::Error::EventsTrimmed { .. }));
+            acked.expect(refused, || format!("{stream} gives event {}", now - 1))?;
+            let read = db.view()?.event_read_range(run, stream, ..)?.count() as u64;
+            let due = db.view()?.event_last(run, stream)?.map_or(0, |last| last + 1) - now;
+            acked.expect(read == due, || format!("{stream} gives {read} events of {due}"))?;
         }
     }
     // The chains are whole, and go on.
@@ -109,7 +139,11 @@ fn check(db: &Database, acked: &Acked<'_, Told>) -> Result<(), Failure> {
     for told in acked.iter() {
         let Told::Appended(_, seq, hash, _) = told else { continue };
         let kept = EventHead { seq: *seq, hash: *hash };
-        let is_in = |stream| db.event_verify_against(run, stream, &kept).is_ok();
+        // Of a trimmed event that is all that can be said; it is told by name.
+        let is_in = |stream| match db.event_verify_against(run, stream, &kept) {
+            Err(steadfast::Error::EventsTrimmed { asked, .. }) => asked == *seq,
+            verified => verified.is_ok(),
+        };
         acked.expect(is_in("s0") || is_in("s1"), || format!("{kept} is in no chain"))?;
     }
     // What was processed stays so, and the rest is processed once.
@@ -121,9 +155,39 @@ fn check(db: &Database, acked: &Acked<'_, Told>) -> Result<(), Failure> {
         let once = count.value.as_int() == Some(1);
         acked.expect(once, || format!("{}: {count:?}", key.escape_ascii()))?;
     }
-    let events = db.event_read(run, "s0", 0)?.count() + db.event_read(run, "s1", 0)?.count();
+    let appended = |stream| Ok::<_, steadfast::Error>(match db.view()?.event_last(run, stream)? {
+        Some(last) => usize::try_from(last).unwrap_or(usize::MAX) + 1,
+        None => 0,
+    });
+    let events = appended("s0")? + appended("s1")?;
     let done = db.kv_scan(run, "done-")?.count();
     acked.expect(done == events, || format!("{done} of {events} events were processed"))
+}
+
+/// The whole workload, streams trimmed in between, against the model: every image of a power cut.
+#[test]
+fn what_is_left_of_trimmed_streams_is_a_prefix() {
+    let effort = Effort {
+        random: 2,
+        nested_every: 2000,
+        depth: 1,
+        queued_versions: true,
+        lost_pages: false,
+    };
+    let mut total = Tally::default();
+    for (seed, mode) in
+        [DurabilityMode::Strict, BATCHED, DurabilityMode::Buffered].into_iter().enumerate()
+    {
+        let seed = seed as u64 + 1;
+        let workload = Workload::seeded(seed, mode, 30).with_trims(seed);
+        let workload = if seed == 2 { workload.keeping_all() } else { workload };
+        match explore(&workload, Cut::Power, effort, seed) {
+            Ok(tally) => total.add(&tally),
+            Err(why) => panic!("seed {seed}: {why}"),
+        }
+    }
+    println!("{total}");
+    assert!(total.images > 2_000, "{total}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The lines of a dump: what `dump` writes is what `load` reads. The forms are in `JSON.md`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use steadfast::{
-    Entry, Event, EventHash, Namespace, RunId, RunStatus, SignalDefinition, Timestamp, Value,
-    Version,
+    Entry, Event, EventHash, EventHead, KeyWindow, Namespace, RunId, RunStatus, SignalDefinition,
+    StreamState, Timestamp, Value, Version,
 };
 
 use crate::failure::{Failure, Result};
@@ -91,6 +92,18 @@ pub(crate) fn entry_to_json(run: &str, entry: &Entry) -> Result<String> {
         Entry::State { cell, value, .. } => {
             (value_or_deleted(head("state").bytes_name("cell", cell), value.as_ref()), None)
         }
+        Entry::Stream { stream, state, .. } => {
+            (stream_fields(head("stream").bytes_name("stream", stream), state), None)
+        }
+        Entry::Receipt { key, stream, event, events, expiry, .. } => {
+            let line = head("receipt").text("idempotency_key", key).bytes_name("stream", stream);
+            let line = line.number("seq", event.seq).text("hash", &event.hash.to_string());
+            let line = match events {
+                Some(events) => line.number("key_events", *events),
+                None => line,
+            };
+            (line, *expiry)
+        }
         Entry::Signal { name, entity, signal, .. } => {
             let line = head("signal").text("name", name).bytes_name("entity", entity);
             let line = match signal {
@@ -111,6 +124,21 @@ pub(crate) fn entry_to_json(run: &str, entry: &Entry) -> Result<String> {
 /// The last line, without its end.
 pub(crate) fn end_to_json(version: Version, entries: u64) -> String {
     Object::new().text("type", "end").number("version", version.0).number("entries", entries).end()
+}
+
+/// What is kept of a stream beside its events.
+fn stream_fields(line: Object, state: &StreamState) -> Object {
+    let mut line = line;
+    if let Some(EventHead { seq, hash }) = state.trimmed {
+        line = line.number("trimmed_seq", seq).text("trimmed_hash", &hash.to_string());
+    }
+    match state.keys {
+        KeyWindow::Events(events) => line.number("key_events", events),
+        KeyWindow::Time(time) => {
+            line.number("key_us", u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+        }
+        _ => line,
+    }
 }
 
 fn event_fields(line: Object, event: &Event) -> Object {
@@ -150,6 +178,8 @@ impl DumpLine {
             "run" => fields.into_run(),
             "kv" => fields.into_entry(Fields::kv),
             "event" => fields.into_entry(Fields::event),
+            "stream" => fields.into_entry(Fields::stream),
+            "receipt" => fields.into_entry(Fields::receipt),
             "state" => fields.into_entry(Fields::state),
             "signal" => fields.into_entry(Fields::signal),
             "signal_definition" => fields.into_definition(),
@@ -257,6 +287,43 @@ impl Fields {
         Ok(Entry::Event { stream: self.name("stream")?, event })
     }
 
+    fn stream(&mut self) -> Result<Entry> {
+        let trimmed = match self.0.contains_key("trimmed_seq") {
+            true => Some(EventHead {
+                seq: self.number("trimmed_seq")?,
+                hash: self.text("trimmed_hash")?.parse()?,
+            }),
+            false => None,
+        };
+        let keys = match (self.optional_number("key_events")?, self.optional_number("key_us")?) {
+            (None, None) => KeyWindow::Forever,
+            (Some(events), None) => KeyWindow::Events(events),
+            (None, Some(micros)) => KeyWindow::Time(Duration::from_micros(micros)),
+            (Some(_), Some(_)) => {
+                return Err(Failure::invalid("key_events and key_us: there can only be one"));
+            }
+        };
+        Ok(Entry::Stream {
+            stream: self.name("stream")?,
+            state: StreamState { trimmed, keys },
+            version: self.version()?,
+            timestamp: self.time()?,
+        })
+    }
+
+    fn receipt(&mut self) -> Result<Entry> {
+        let event = EventHead { seq: self.number("seq")?, hash: self.text("hash")?.parse()? };
+        Ok(Entry::Receipt {
+            key: self.text("idempotency_key")?,
+            stream: self.name("stream")?,
+            event,
+            events: self.optional_number("key_events")?,
+            version: self.version()?,
+            timestamp: self.time()?,
+            expiry: self.optional_time("expires_at_us")?,
+        })
+    }
+
     fn version(&mut self) -> Result<Version> {
         self.number("version").map(Version)
     }
@@ -299,11 +366,12 @@ impl Fields {
         }
     }
 
+    fn optional_number(&mut self, field: &str) -> Result<Option<u64>> {
+        if self.0.contains_key(field) { self.number(field).map(Some) } else { Ok(None) }
+    }
+
     fn optional_time(&mut self, field: &str) -> Result<Option<Timestamp>> {
-        if !self.0.contains_key(field) {
-            return Ok(None);
-        }
-        self.number(field).map(|micros| Some(Timestamp::from_micros(micros)))
+        Ok(self.optional_number(field)?.map(Timestamp::from_micros))
     }
 }
 
@@ -332,6 +400,11 @@ mod tests {
             r#"{"type":"kv","run":"r","key":"k","value":null,"version":1,"at_us":5,"expires_at_us":9}"#,
             r#"{"type":"event","run":"r","stream":"s","seq":0,"payload":1.0,"hash":"00000000000000000000000000000000000000000000000000000000000000ab","version":1,"at_us":5}"#,
             r#"{"type":"event","run":"r","stream":"s","seq":1,"payload":1,"time_us":3,"kind":"k","idempotency_key":"i","causation":"c","correlation":"d","scope":"e","hash":"00000000000000000000000000000000000000000000000000000000000000ab","version":1,"at_us":5}"#,
+            r#"{"type":"stream","run":"r","stream":"s","trimmed_seq":6,"trimmed_hash":"00000000000000000000000000000000000000000000000000000000000000ab","version":1,"at_us":5}"#,
+            r#"{"type":"stream","run":"r","stream":{"$bytes":"/w=="},"key_events":3,"version":1,"at_us":5}"#,
+            r#"{"type":"stream","run":"r","stream":"s","key_us":3000000,"version":1,"at_us":5}"#,
+            r#"{"type":"receipt","run":"r","idempotency_key":"i","stream":"s","seq":1,"hash":"00000000000000000000000000000000000000000000000000000000000000ab","key_events":3,"version":1,"at_us":5}"#,
+            r#"{"type":"receipt","run":"r","idempotency_key":"i","stream":"s","seq":1,"hash":"00000000000000000000000000000000000000000000000000000000000000ab","version":1,"at_us":5,"expires_at_us":9}"#,
             r#"{"type":"state","run":"r","cell":"c","value":[],"version":1,"at_us":5}"#,
             r#"{"type":"signal_definition","name":"n","definition":{"decay":"linear","hours":24,"lifetime_us":640,"minutes":60,"velocity_hours":1,"version":2},"version":1,"at_us":5}"#,
             r#"{"type":"signal","run":"r","name":"n","entity":{"$bytes":"/w=="},"score":0.0,"newest_us":7,"count":3,"minutes":[1,0,2],"slices":[[9,0.1]],"ahead":[[8,1.5]],"definition":{"decay":"linear","hours":0,"lifetime_us":640,"minutes":60,"velocity_minutes":5,"version":2},"version":1,"at_us":5}"#,

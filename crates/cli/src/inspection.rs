@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use steadfast_core::codec::Cursor;
 use steadfast_core::{
-    Key, Timestamp, TypeTag, Version, WriteKind, WriteSet, event_seq, stream_name,
+    Key, Timestamp, TypeTag, Version, WriteKind, WriteSet, event_seq, stream_name, stream_of,
 };
 use steadfast_durability::disk::{Access, Disk, DiskFile, read_full_at};
 use steadfast_durability::layout::Layout;
@@ -267,6 +267,9 @@ fn describe_key(stored: &[u8]) -> String {
     match (Key::tag_of(stored), stream_name(stored), event_seq(stored)) {
         (Some(TypeTag::Event), Some(stream), Some(seq)) => {
             format!("namespace {namespace}, event {seq} of `{}`", stream.escape_ascii())
+        }
+        (Some(TypeTag::Event), ..) if let Some(stream) = stream_of(stored) => {
+            format!("namespace {namespace}, stream `{}`", stream.escape_ascii())
         }
         (Some(TypeTag::Kv), ..) => format!("namespace {namespace}, key `{own}`"),
         (Some(TypeTag::State), ..) => format!("namespace {namespace}, cell `{own}`"),

@@ -4,8 +4,9 @@
 //! the database thinks of it (a key that is too long, an expectation that fails) it says later.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use steadfast::{AppendOptions, Expect, Timestamp, Value, Version};
+use steadfast::{AppendOptions, Expect, KeyWindow, Timestamp, Value, Version};
 
 use crate::failure::{Failure, Result};
 use crate::json::{Parser, Tags, name_from_value, read_fields};
@@ -23,6 +24,8 @@ pub(crate) enum Action {
     KvPut { key: Vec<u8>, value: Value },
     KvDelete { key: Vec<u8> },
     EventAppend { stream: String, payload: Value, options: AppendOptions },
+    EventTrim { stream: String, before: u64 },
+    EventKeyWindow { stream: String, keys: KeyWindow },
     StateSet { cell: String, value: Value },
     StateCas { cell: String, expect: Version, value: Value },
     Signal { name: String, entity: Vec<u8>, weight: f64, at: Option<Timestamp> },
@@ -74,7 +77,16 @@ struct Fields {
 impl Fields {
     fn into_op(mut self) -> Result<Op> {
         let op = self.text("op")?;
-        let known = ["kv_put", "kv_delete", "event_append", "state_set", "state_cas", "signal"];
+        let known = [
+            "kv_put",
+            "kv_delete",
+            "event_append",
+            "event_trim",
+            "event_key_window",
+            "state_set",
+            "state_cas",
+            "signal",
+        ];
         if !known.contains(&op.as_str()) {
             return Err(self.wrong("op", &format!("unknown operation `{op}`")));
         }
@@ -95,6 +107,12 @@ impl Fields {
                     scope: self.optional_text("scope")?,
                 },
             },
+            "event_trim" => {
+                Action::EventTrim { stream: self.text("stream")?, before: self.number("before")? }
+            }
+            "event_key_window" => {
+                Action::EventKeyWindow { stream: self.text("stream")?, keys: self.key_window()? }
+            }
             "state_set" => {
                 Action::StateSet { cell: self.text("cell")?, value: self.value("value")? }
             }
@@ -148,6 +166,22 @@ impl Fields {
         }
     }
 
+    fn number(&mut self, field: &str) -> Result<u64> {
+        match self.value(field)? {
+            Value::Int(n) if n >= 0 => Ok(n.unsigned_abs()),
+            _ => Err(self.wrong(field, "must be a whole number from 0 on")),
+        }
+    }
+
+    fn key_window(&mut self) -> Result<KeyWindow> {
+        match (self.fields.contains_key("events"), self.fields.contains_key("us")) {
+            (false, false) => Ok(KeyWindow::Forever),
+            (true, false) => self.number("events").map(KeyWindow::Events),
+            (false, true) => Ok(KeyWindow::Time(Duration::from_micros(self.number("us")?))),
+            (true, true) => Err(self.wrong("us", "there is `events` already")),
+        }
+    }
+
     fn optional_time(&mut self, field: &str) -> Result<Option<Timestamp>> {
         match self.fields.remove(field) {
             None | Some(Value::Null) => Ok(None),
@@ -194,15 +228,26 @@ mod tests {
             {"op":"event_append","run":"r","stream":"s","payload":1,"expect":"no_stream"},
             {"op":"event_append","run":"r","stream":"s","payload":1,"expect":7,"idempotency_key":"i","kind":"k",
              "causation":"c","correlation":"d","scope":"e","time_us":3},
+            {"op":"event_trim","run":"r","stream":"s","before":3},
+            {"op":"event_key_window","run":"r","stream":"s","events":3},
+            {"op":"event_key_window","run":"r","stream":"s","us":3000},
+            {"op":"event_key_window","run":"r","stream":"s"},
             {"value":1,"cell":"c","run":"r","op":"state_set"},
             {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2},
             {"op":"signal","run":"r","name":"n","entity":{"$bytes":"/w=="},"weight":2,"at_us":7},
             {"op":"signal","run":"r","name":"n","entity":"e","weight":0.5}]}"#;
         let ops = parse_transaction(line).unwrap();
-        assert_eq!(ops.len(), 9);
+        assert_eq!(ops.len(), 13);
         let (name, at) = ("n".to_owned(), Some(Timestamp::from_micros(7)));
         let signal = Action::Signal { name, entity: vec![0xff], weight: 2.0, at };
-        assert_eq!(ops[7].action, signal);
+        assert_eq!(ops[11].action, signal);
+        let stream = || "s".to_owned();
+        assert_eq!(ops[5].action, Action::EventTrim { stream: stream(), before: 3 });
+        let time = KeyWindow::Time(Duration::from_millis(3));
+        let windows = [KeyWindow::Events(3), time, KeyWindow::Forever];
+        for (op, keys) in ops[6..].iter().zip(windows) {
+            assert_eq!(op.action, Action::EventKeyWindow { stream: stream(), keys });
+        }
         assert_eq!(ops[1].action, Action::KvDelete { key: vec![0xff] });
         let expectations: Vec<_> = ops
             .iter()
@@ -219,7 +264,7 @@ mod tests {
         assert_eq!(options.scope.as_deref(), Some("e"));
         assert_eq!(options.time, Some(Timestamp::from_micros(3)));
         let set = Action::StateSet { cell: "c".into(), value: Value::Int(1) };
-        assert_eq!(ops[5], Op { run: "r".into(), action: set });
+        assert_eq!(ops[9], Op { run: "r".into(), action: set });
         assert_eq!(parse_transaction(r#"{"ops":[]}"#), Ok(vec![]));
     }
 
@@ -274,6 +319,14 @@ mod tests {
             (
                 r#"{"ops":[{"op":"event_append","run":"r","stream":"s","payload":1,"time_us":"x"}]}"#,
                 "ops[0].time_us: must be microseconds since 1970 or null",
+            ),
+            (
+                r#"{"ops":[{"op":"event_trim","run":"r","stream":"s","before":-1}]}"#,
+                "ops[0].before: must be a whole number from 0 on",
+            ),
+            (
+                r#"{"ops":[{"op":"event_key_window","run":"r","stream":"s","events":1,"us":1}]}"#,
+                "ops[0].us: there is `events` already",
             ),
             (
                 r#"{"ops":[{"op":"signal","run":"r","name":"n","entity":"e","weight":"1"}]}"#,

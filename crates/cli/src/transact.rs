@@ -144,6 +144,10 @@ fn act(transaction: &mut Transaction, run: Run, action: &Action) -> steadfast::R
         Action::EventAppend { stream, payload, options } => {
             transaction.event_append_with(run, stream, payload.clone(), options).map(drop)
         }
+        Action::EventTrim { stream, before } => {
+            transaction.event_trim(run, stream, *before).map(drop)
+        }
+        Action::EventKeyWindow { stream, keys } => transaction.event_key_window(run, stream, *keys),
         Action::StateSet { cell, value } => transaction.state_set(run, cell, value.clone()),
         Action::StateCas { cell, expect, value } => {
             transaction.state_cas(run, cell, *expect, value.clone())

@@ -102,7 +102,18 @@ impl<'a> Cursor<'a> {
 
     /// A variable-length integer, in its shortest form only, so that equal bytes and equal
     /// numbers are the same thing.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64> {
+        if let Some(byte) = self.bytes.get(self.at)
+            && *byte < 0x80
+        {
+            self.at += 1;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64> {
         let start = self.at;
         let mut n = 0u64;
         for shift in (0..64).step_by(7) {

@@ -6,7 +6,8 @@
 //!
 //! A run, a primitive in it and a prefix of its keys are therefore each one contiguous range.
 //! An event's own key is its stream's name, escaped so that no name is a prefix of another,
-//! and its sequence number, big-endian.
+//! and its sequence number, big-endian. Right before the events of a stream lies what is kept of
+//! the stream itself, so whoever reads rows in their order knows that first.
 
 use crate::codec::Cursor;
 use crate::limits::{STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
@@ -217,6 +218,17 @@ pub fn stream_prefix(namespace: NamespaceId, stream: &[u8]) -> Result<Vec<u8>> {
 
 /// The same for names of other primitives.
 pub(crate) fn escaped_prefix(namespace: NamespaceId, tag: TypeTag, name: &[u8]) -> Result<Vec<u8>> {
+    escaped(namespace, tag, name, ENDS)
+}
+
+/// What ends an escaped name that something follows.
+const ENDS: [u8; 2] = [0, 1];
+
+/// What ends an escaped name that nothing follows. Sorts in front of the other, and is in no
+/// escaped name either.
+const ENDS_ALONE: [u8; 2] = [0, 0];
+
+fn escaped(namespace: NamespaceId, tag: TypeTag, name: &[u8], end: [u8; 2]) -> Result<Vec<u8>> {
     check_user_key(name)?;
     let mut out = Key::first_of(namespace, tag).0.into_vec();
     out.reserve(name.len() + 10);
@@ -226,8 +238,22 @@ pub(crate) fn escaped_prefix(namespace: NamespaceId, tag: TypeTag, name: &[u8]) 
             out.push(0xff);
         }
     }
-    out.extend_from_slice(&[0, 1]);
+    out.extend_from_slice(&end);
     Ok(out)
+}
+
+/// The key of what is kept of `stream` in `namespace` beside its events: the name escaped as in
+/// [`stream_prefix`], then `00 00`.
+pub fn stream_key(namespace: NamespaceId, stream: &[u8]) -> Result<Key> {
+    Ok(Key(escaped(namespace, TypeTag::Event, stream, ENDS_ALONE)?.into()))
+}
+
+/// The stream whose own key `stored` is; `None` if it is an event's, or of no stream.
+pub fn stream_of(stored: &[u8]) -> Option<Vec<u8>> {
+    if Key::tag_of(stored) != Some(TypeTag::Event) {
+        return None;
+    }
+    unescape(Key::user_part(stored).strip_suffix(&ENDS_ALONE)?)
 }
 
 /// The key of the event `seq` of `stream` in `namespace`.
@@ -240,7 +266,7 @@ pub fn event_key(namespace: NamespaceId, stream: &[u8], seq: u64) -> Result<Key>
 /// The stream's name in the stored key of an event; `None` if it is not one.
 pub fn stream_name(stored: &[u8]) -> Option<Vec<u8>> {
     let own = Key::user_part(stored);
-    unescape(own.get(..own.len().checked_sub(8)?)?.strip_suffix(&[0, 1])?)
+    unescape(own.get(..own.len().checked_sub(8)?)?.strip_suffix(&ENDS)?)
 }
 
 /// The name that was escaped; `None` if none was.
@@ -309,6 +335,22 @@ mod tests {
             let key = event_key(NS, &name, seq).unwrap();
             prop_assert_eq!(stream_name(key.as_bytes()), Some(name));
             prop_assert_eq!(event_seq(key.as_bytes()), Some(seq));
+            prop_assert_eq!(stream_of(key.as_bytes()), None);
+        }
+
+        #[test]
+        fn what_is_kept_of_a_stream_lies_right_before_its_events(
+            name in prop::collection::vec(prop::sample::select(vec![0u8, 1, 255]), 1..12),
+            other in prop::collection::vec(prop::sample::select(vec![0u8, 1, 255]), 1..12),
+            seq: u64,
+        ) {
+            let key = stream_key(NS, &name)?;
+            prop_assert_eq!(stream_of(key.as_bytes()), Some(name.clone()));
+            prop_assert_eq!(stream_name(key.as_bytes()), None);
+            prop_assert!(key < event_key(NS, &name, 0)?);
+            prop_assert!(!key.as_bytes().starts_with(&stream_prefix(NS, &name)?));
+            prop_assume!(name != other);
+            prop_assert_eq!(event_key(NS, &other, seq)? < key, other < name);
         }
 
         #[test]

@@ -29,7 +29,10 @@ pub use crash_point::{CRASH_POINTS_COMPILED_IN, CrashPoint, check_crash_point};
 pub use crash_point::{CrashHook, hook_every_thread, hook_this_thread};
 pub use entropy::Entropy;
 pub use error::{Error, Result};
-pub use key::{Key, KeyRef, TypeTag, event_key, event_seq, prefix_end, stream_name, stream_prefix};
+pub use key::{
+    Key, KeyRef, TypeTag, event_key, event_seq, prefix_end, stream_key, stream_name, stream_of,
+    stream_prefix,
+};
 pub use namespace::{Namespace, NamespaceId, check_name};
 pub use record::{Record, RecordBuilder};
 pub use replay::ReplayTarget;

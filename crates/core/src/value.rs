@@ -181,6 +181,11 @@ impl Value {
     }
 
     /// Begins an encoded [`Value::Bytes`]: what is appended next are its bytes.
+    /// Whether `encoded` is the string `text`.
+    pub fn is_string(encoded: &[u8], text: &str) -> bool {
+        encoded.split_first().is_some_and(|(tag, own)| *tag == STRING && own == text.as_bytes())
+    }
+
     pub(crate) fn put_bytes_tag(out: &mut Vec<u8>) {
         out.push(BYTES);
     }
@@ -259,6 +264,9 @@ pub(crate) mod tests {
             let mut out = Vec::new();
             value.encode(&mut out).unwrap();
             prop_assert_eq!(out.len(), value.encoded_len());
+            let text = if let Value::String(text) = &value { text.clone() } else { "".into() };
+            prop_assert_eq!(Value::is_string(&out, &text), value == Value::String(text.clone()));
+            prop_assert!(!Value::is_string(&out, &format!("{text}.")));
             prop_assert_eq!(Value::decode(&out), Ok(value));
         }
 

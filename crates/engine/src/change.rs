@@ -87,7 +87,8 @@ impl Commit {
         &self.records
     }
 
-    /// What it changed. Idempotency keys are in the events that carry them.
+    /// What it changed. Idempotency keys are in the events that carry them. That events were
+    /// trimmed is a change of their stream, [`Entry::Stream`].
     pub fn changes(&self) -> impl Iterator<Item = Result<Change>> {
         self.records.iter().filter_map(|record| self.change(record).transpose())
     }

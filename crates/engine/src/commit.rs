@@ -59,7 +59,8 @@ pub(crate) struct Submission {
     pub(crate) writes: WriteSet,
     /// The namespaces that the writes use.
     pub(crate) namespaces: Vec<NamespaceId>,
-    /// The view of the transaction and what it read there; `None` if it read nothing.
+    /// The view of the transaction and what it read there; `None` if it read nothing. Once it is
+    /// queued the transaction counts as ended, which saves taking the lock once more.
     pub(crate) reads: Option<(Version, ReadSet)>,
     /// The durability to wait for.
     pub(crate) level: u8,
@@ -439,6 +440,9 @@ impl Pipeline {
         state.next_version = version.next();
         state.last_timestamp = timestamp.max(state.last_timestamp);
         state.recent.push(version, writes.clone());
+        if let Some((view, _)) = &reads {
+            state.recent.end(*view);
+        }
         deleted.iter().for_each(|run| self.namespaces.set_deleted(*run, version));
         state.queue.push(Queued {
             version,
@@ -885,6 +889,45 @@ impl Pipeline {
         Version(self.promised.load(Ordering::Acquire))
     }
 
+    /// How far whoever follows may go: what is visible, and, unless `unpromised`, durable too.
+    pub(crate) fn followable(&self, unpromised: bool) -> Version {
+        let visible = self.store.current_version();
+        if unpromised { visible } else { self.promised().min(visible) }
+    }
+
+    /// Sleeps until there is something to follow behind `version`, or `timeout` is over. Returns
+    /// which. Whatever makes a version visible or durable wakes who sleeps here.
+    pub(crate) fn wait_followable(
+        &self,
+        version: Version,
+        unpromised: bool,
+        timeout: Duration,
+    ) -> Result<bool> {
+        let until = Instant::now().checked_add(timeout);
+        let mut state = self.lock();
+        loop {
+            if state.closing {
+                return Err(CLOSED);
+            }
+            if self.followable(unpromised) > version {
+                return Ok(true);
+            }
+            check_open(&state)?;
+            let left = match until {
+                Some(until) => until.saturating_duration_since(Instant::now()),
+                None => Duration::MAX,
+            };
+            if left.is_zero() {
+                return Ok(false);
+            }
+            state.sleepers += 1;
+            let waited = self.wake.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.sleepers -= 1;
+            note_panic(&mut state);
+        }
+    }
+
     /// The newest version that was assigned.
     pub(crate) fn assigned(&self) -> Version {
         Version(self.lock().next_version.0 - 1)
@@ -943,6 +986,10 @@ impl Pipeline {
             return Ok(());
         }
         state.closing = true;
+        if state.sleepers > 0 {
+            // Whoever follows waits for nothing any more.
+            self.wake.notify_all();
+        }
         while !state.queue.is_empty() && state.poisoned.is_none() {
             state = self.lead_or_sleep(state);
         }

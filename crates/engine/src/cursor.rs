@@ -15,6 +15,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::events::{Event, Events};
 use crate::runs::Run;
+use crate::streams::stream_state;
 use crate::transaction::Transaction;
 use crate::view::View;
 
@@ -47,7 +48,7 @@ pub struct Cursor {
 
 impl Database {
     /// The cursor `name` of `run`, over the events of `region` in that run. A new one begins
-    /// before the first event.
+    /// before the first event there is.
     pub fn cursor(&self, run: Run, name: &str, region: Region) -> Result<Cursor> {
         self.pipeline()?;
         self.check_run(run)?;
@@ -66,7 +67,9 @@ impl Cursor {
     ///
     /// # Errors
     ///
-    /// What `work` returned, and then nothing was processed; or as [`Transaction::commit`].
+    /// What `work` returned, and then nothing was processed; kind `HistoryTrimmed` if events were
+    /// trimmed that it had not come to: see [`Cursor::skip_trimmed`]; or as
+    /// [`Transaction::commit`].
     pub fn process(
         &self,
         limit: usize,
@@ -78,6 +81,10 @@ impl Cursor {
             // Events never change, so reading them here is no reason for a conflict: only who
             // else moves this cursor is.
             let view = tx.committed();
+            if place.is_empty() {
+                // A new one begins where the streams do.
+                place = oldest(&view, self.run, &self.region)?;
+            }
             // What lies outside of the region is passed over, but not for ever in one go.
             let mut due = Due::of(&view, self.run, &self.region, &place)?;
             while count < limit {
@@ -112,7 +119,24 @@ impl Cursor {
         Ok(place.get(stream.as_ref()).copied().unwrap_or(0))
     }
 
-    /// Goes back to before the first event.
+    /// Passes over the events that were trimmed before it came to them. Returns how many it will
+    /// never see.
+    pub fn skip_trimmed(&self) -> Result<u64> {
+        let (skipped, _) = self.database.transaction(|tx| {
+            let mut place = self.place_in(tx)?;
+            let mut skipped = 0;
+            for (stream, oldest) in oldest(&tx.committed(), self.run, &self.region)? {
+                let next = place.entry(stream).or_insert(0);
+                skipped += oldest.saturating_sub(*next);
+                *next = oldest.max(*next);
+            }
+            tx.state_set(self.run, &self.cell, encode(&place))?;
+            Ok(skipped)
+        })?;
+        Ok(skipped)
+    }
+
+    /// Goes back to before the first event there is.
     pub fn rewind(&self) -> Result<()> {
         self.database.state_set(self.run, &self.cell, encode(&Place::new())).map(drop)
     }
@@ -120,6 +144,20 @@ impl Cursor {
     fn place_in(&self, tx: &mut Transaction) -> Result<Place> {
         decode(tx.state_read(self.run, &self.cell)?.map(|cell| cell.value))
     }
+}
+
+/// The oldest event of each stream of `region` that was trimmed.
+fn oldest(view: &View, run: Run, region: &Region) -> Result<Place> {
+    let mut place = Place::new();
+    for name in view.event_streams(run)?.into_iter().filter(|name| region.has_stream(name)) {
+        let mut source = view;
+        if let Some(state) = stream_state(&mut source, run, &name)?
+            && state.oldest() > 0
+        {
+            place.insert(name, state.oldest());
+        }
+    }
+    Ok(place)
 }
 
 fn encode(place: &Place) -> Value {

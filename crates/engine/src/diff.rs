@@ -13,6 +13,7 @@ use crate::entry::Entry;
 use crate::error::Result;
 use crate::runs::Run;
 use crate::source::Source;
+use crate::streams::Untrimmed;
 use crate::view::{View, range};
 
 /// One difference, from the first side to the second.
@@ -32,8 +33,8 @@ pub enum Difference {
     },
 }
 
-/// The differences between two sides, in the order of keys: key-values, then events, then state
-/// cells. What differs only in when it was committed is the same.
+/// The differences between two sides, in the order of keys: key-values, then streams and their
+/// events, then state cells. What differs only in when it was committed is the same.
 pub struct Differences {
     before: Side,
     after: Side,
@@ -99,7 +100,7 @@ fn side(view: &View, run: Run) -> Result<Side> {
     Source::check_run(&view, run)?;
     let start = run.namespace.0.to_be_bytes().to_vec();
     let end = prefix_end(&start);
-    let rows = range(&view.inner, start, end).map(|row| Ok(row?));
+    let rows = Untrimmed::of(range(&view.inner, start, end));
     // What is kept beside an entry is told from it, or is of no run.
     let is_entry = |row: &Result<Record>| match row {
         Ok(row) => {

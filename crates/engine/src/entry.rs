@@ -1,14 +1,20 @@
 //! Everything that is in a database, one entry at a time: what a dump writes and a restore
 //! reads.
 
+use std::collections::BTreeMap;
+
 use steadfast_core::signal::{Signal, signal_of};
-use steadfast_core::{Key, Record, Timestamp, TypeTag, Value, Version, prefix_end, stream_name};
+use steadfast_core::{
+    Key, Record, Timestamp, TypeTag, Value, Version, prefix_end, stream_name, stream_of,
+};
 use steadfast_durability::wal::writer::NamespaceLookup;
 
 use crate::error::{Error, Result};
-use crate::events::{Event, decode_event};
+use crate::event_chain::EventHead;
+use crate::events::{Event, StoredReceipt, decode_event};
 use crate::runs::{Run, RunInfo};
 use crate::source::Source;
+use crate::streams::{StreamState, Untrimmed};
 use crate::view::View;
 
 /// One entry of a database.
@@ -34,6 +40,37 @@ pub enum Entry {
         stream: Vec<u8>,
         /// The event.
         event: Event,
+    },
+    /// What is kept of a stream beside its events; comes before them. Only of streams that were
+    /// trimmed, or whose idempotency keys do not live for ever.
+    Stream {
+        /// Its name.
+        stream: Vec<u8>,
+        /// Where it was trimmed, and how long keys live.
+        state: StreamState,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// An idempotency key that answers, of a stream that has an [`Entry::Stream`]. Those of all
+    /// other streams are in the events that carry them.
+    Receipt {
+        /// The key.
+        key: String,
+        /// The stream that the event was appended to.
+        stream: Vec<u8>,
+        /// The event.
+        event: EventHead,
+        /// How many events may follow in the stream before the key stands for nothing; `None` for
+        /// any number.
+        events: Option<u64>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+        /// When it stops being there, if ever.
+        expiry: Option<Timestamp>,
     },
     /// A state cell.
     State {
@@ -66,6 +103,8 @@ impl Entry {
     pub const fn version(&self) -> Version {
         match self {
             Self::Kv { version, .. }
+            | Self::Stream { version, .. }
+            | Self::Receipt { version, .. }
             | Self::State { version, .. }
             | Self::Signal { version, .. } => *version,
             Self::Event { event, .. } => event.version,
@@ -76,6 +115,8 @@ impl Entry {
     pub const fn timestamp(&self) -> Timestamp {
         match self {
             Self::Kv { timestamp, .. }
+            | Self::Stream { timestamp, .. }
+            | Self::Receipt { timestamp, .. }
             | Self::State { timestamp, .. }
             | Self::Signal { timestamp, .. } => *timestamp,
             Self::Event { event, .. } => event.timestamp,
@@ -92,6 +133,9 @@ impl Entry {
             }
             Some(TypeTag::State) => Self::State { cell: name, value: value()?, version, timestamp },
             Some(TypeTag::Event) if record.is_tombstone() => return Ok(None),
+            Some(TypeTag::Event) if let Some(stream) = stream_of(record.key()) => {
+                Self::Stream { stream, state: StreamState::decode(record)?, version, timestamp }
+            }
             Some(TypeTag::Event) => {
                 let stream = stream_name(record.key())
                     .ok_or_else(|| Error::Invalid(format!("{record:?} is not an event")))?;
@@ -106,15 +150,21 @@ impl Entry {
                 };
                 Self::Signal { name, entity, signal, version, timestamp }
             }
-            // Receipts are made again from the events that carry their keys.
+            // The receipts of most streams are in the events that carry their keys.
             _ => return Ok(None),
         }))
     }
 }
 
-/// The entries of a run in key order: key-values, then events, then state cells, then signals.
+/// The entries of a run in key order: key-values, then streams with their events, then state
+/// cells, then signals, then receipts.
 pub struct Entries {
-    rows: Box<dyn Iterator<Item = Result<Record>> + Send>,
+    rows: Untrimmed<Box<dyn Iterator<Item = Result<Record>> + Send>>,
+    now: Timestamp,
+    /// How many events were ever appended to the streams of which something is kept.
+    streams: BTreeMap<Vec<u8>, u64>,
+    /// The last idempotency key.
+    key: Vec<u8>,
 }
 
 impl std::fmt::Debug for Entries {
@@ -128,12 +178,65 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.rows.next()?.and_then(|record| Entry::decode(&record)) {
+            match self.rows.next()?.and_then(|record| self.entry(&record)) {
                 Ok(None) => {}
                 Ok(Some(entry)) => return Some(Ok(entry)),
                 Err(error) => return Some(Err(error)),
             }
         }
+    }
+}
+
+impl Entries {
+    fn new(rows: Box<dyn Iterator<Item = Result<Record>> + Send>, now: Timestamp) -> Self {
+        let rows = Untrimmed::of(rows);
+        Self { rows, now, streams: BTreeMap::new(), key: Vec::new() }
+    }
+
+    fn entry(&mut self, record: &Record) -> Result<Option<Entry>> {
+        if Key::tag_of(record.key()) == Some(TypeTag::Idempotency) {
+            return self.receipt(record);
+        }
+        let entry = Entry::decode(record)?;
+        match &entry {
+            Some(Entry::Stream { stream, state, .. }) => {
+                self.streams.insert(stream.clone(), state.oldest());
+            }
+            Some(Entry::Event { stream, event }) if !self.streams.is_empty() => {
+                if let Some(appended) = self.streams.get_mut(stream) {
+                    *appended = event.seq.saturating_add(1);
+                }
+            }
+            _ => {}
+        }
+        Ok(entry)
+    }
+
+    fn receipt(&mut self, record: &Record) -> Result<Option<Entry>> {
+        // Of a key only the newest version says anything, also in a history.
+        let newest = self.key != record.key();
+        self.key.clear();
+        self.key.extend_from_slice(record.key());
+        if self.streams.is_empty() || !newest || !record.is_live(self.now) {
+            return Ok(None);
+        }
+        let receipt = StoredReceipt::decode(record)?;
+        let appended = self.streams.get(&receipt.stream);
+        if !appended.is_some_and(|appended| receipt.answers(*appended)) {
+            return Ok(None);
+        }
+        let StoredReceipt { stream, seq, hash, events } = receipt;
+        let key = std::str::from_utf8(Key::user_part(record.key()))
+            .map_err(|_| Error::Invalid(format!("{record:?} is not a receipt")))?;
+        Ok(Some(Entry::Receipt {
+            key: key.to_owned(),
+            stream,
+            event: EventHead { seq, hash },
+            events,
+            version: record.version(),
+            timestamp: record.timestamp(),
+            expiry: record.expiry(),
+        }))
     }
 }
 
@@ -144,14 +247,15 @@ impl View {
         self.entries_of(run, false)
     }
 
-    /// Every kept version of everything in `run`, newest first within a key, deletions too.
+    /// Every kept version of everything in `run`, newest first within a key, deletions too. What
+    /// was trimmed is not in it.
     pub fn entries_with_history(&self, run: Run) -> Entries {
         self.entries_of(run, true)
     }
 
     fn entries_of(&self, run: Run, history: bool) -> Entries {
         if let Err(error) = Source::check_run(&self, run) {
-            return Entries { rows: Box::new(std::iter::once(Err(error))) };
+            return Entries::new(Box::new(std::iter::once(Err(error))), self.now());
         }
         let start = run.namespace.0.to_be_bytes().to_vec();
         let range = match (history, prefix_end(&start)) {
@@ -160,7 +264,7 @@ impl View {
             (true, Some(end)) => self.inner.range_versions(start..end),
             (true, None) => self.inner.range_versions(start..),
         };
-        Entries { rows: Box::new(range.map(|row| row.map_err(Into::into))) }
+        Entries::new(Box::new(range.map(|row| row.map_err(Into::into))), self.now())
     }
 
     /// Every run, in the order in which their data lies, which is the order in which they

@@ -82,6 +82,18 @@ pub enum Error {
         /// The oldest version that can be read.
         oldest: Version,
     },
+    /// The event asked for was trimmed.
+    #[error(
+        "history is trimmed: event {asked} of stream {stream} was asked for, the oldest is {oldest}"
+    )]
+    EventsTrimmed {
+        /// The stream.
+        stream: String,
+        /// The sequence number asked for.
+        asked: u64,
+        /// That of the oldest event there is, or, if every one was trimmed, of the next.
+        oldest: u64,
+    },
     /// Whoever was told of the progress wanted it to end. Everything is as it was before.
     #[error("stopped before it was done")]
     Stopped,
@@ -168,7 +180,7 @@ impl Error {
             Self::Corruption(_) | Self::EventChain { .. } => ErrorKind::Corruption,
             Self::Poisoned { .. } => ErrorKind::Poisoned,
             Self::Unknown { .. } => ErrorKind::Unknown,
-            Self::HistoryTrimmed { .. } => ErrorKind::HistoryTrimmed,
+            Self::HistoryTrimmed { .. } | Self::EventsTrimmed { .. } => ErrorKind::HistoryTrimmed,
             Self::Stopped => ErrorKind::Stopped,
             Self::Diverged(_) => ErrorKind::Diverged,
             Self::Unsupported(_) => ErrorKind::Unsupported,

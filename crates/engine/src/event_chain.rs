@@ -139,7 +139,17 @@ pub(crate) fn seal(
     hash
 }
 
+/// How many items a stored event has behind its hash, and those items; `None` if it has no hash.
+#[inline]
+pub(crate) fn behind_hash(value: &[u8]) -> Option<(usize, &[u8])> {
+    let (head, rest) = value.split_at_checked(HASH_AT.end)?;
+    // A count of one byte: there are never so many that it would take two.
+    let count = usize::from(head[1]).checked_sub(1).filter(|_| head[1] < 0x80)?;
+    Some((count, rest))
+}
+
 /// The hash in a stored event; `None` if it has none.
+#[inline]
 pub(crate) fn stored_hash(record: &Record) -> Option<EventHash> {
     record.value_bytes().get(HASH_AT)?.try_into().ok().map(EventHash)
 }
@@ -153,7 +163,13 @@ pub(crate) struct ChainCheck {
 
 impl ChainCheck {
     pub(crate) fn new(run: RunId, stream: &[u8]) -> Self {
-        Self { run, stream: stream.to_vec(), last: None }
+        Self::behind(run, stream, None)
+    }
+
+    /// From the event behind `trimmed` on, if there is one.
+    pub(crate) fn behind(run: RunId, stream: &[u8], trimmed: Option<EventHead>) -> Self {
+        let last = trimmed.map(|head| (head, Version::ZERO, Timestamp::ZERO));
+        Self { run, stream: stream.to_vec(), last }
     }
 
     pub(crate) fn stream(&self) -> &[u8] {

@@ -9,15 +9,16 @@ use steadfast_core::codec::Cursor;
 use steadfast_core::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use steadfast_core::{
     Key, KeyRef, Record, Sabotage, Timestamp, TypeTag, Value, Version, event_key, event_seq,
-    prefix_end, sabotaged, stream_name, stream_prefix,
+    prefix_end, sabotaged, stream_prefix,
 };
 
 use crate::commit::Receipt;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::event_chain::{ChainCheck, EventHash, EventHead, seal, stored_hash};
+use crate::event_chain::{ChainCheck, EventHash, EventHead, behind_hash, seal, stored_hash};
 use crate::runs::Run;
 use crate::source::{Rows, Source};
+use crate::streams::{KeyWindow, LiveKeys, StreamState, stream_names, stream_state, trimmed};
 use crate::transaction::Transaction;
 use crate::view::View;
 
@@ -122,49 +123,86 @@ pub(crate) fn encode_event(payload: Value, options: &AppendOptions) -> Result<Ve
     Ok(bytes)
 }
 
-/// Reads the record of an event.
-pub(crate) fn decode_event(record: &Record) -> Result<Event> {
-    let malformed = || Error::Invalid(format!("{record:?} is not an event"));
-    // Reading the list as a value would make a list of values first, and most have no more than
-    // a payload. Tag and count of the list are looked over, item by item.
-    let mut items = Cursor::new("event", record.value_bytes());
-    items.u8()?;
-    let mut left = items.length()?.checked_sub(2).ok_or_else(malformed)?;
-    items.bytes()?;
-    let payload = Value::decode(items.bytes()?)?;
-    let mut item = || {
-        if left == 0 {
-            return Ok(Value::Null);
+/// The items of a stored event, looked over one by one: reading the list as a value would make a
+/// list of values first, and most events have no more than a payload.
+struct Items<'a> {
+    cursor: Cursor<'a>,
+    left: usize,
+}
+
+impl<'a> Items<'a> {
+    /// From the payload on.
+    #[inline]
+    fn of(record: &'a Record) -> Result<Self> {
+        let items = behind_hash(record.value_bytes());
+        let (left, bytes) = items.ok_or_else(|| not_an_event(record))?;
+        Ok(Self { cursor: Cursor::new("event", bytes), left })
+    }
+
+    /// The next item, encoded; `None` behind the last one.
+    #[inline]
+    fn next(&mut self) -> Result<Option<&'a [u8]>> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        Ok(Some(self.cursor.bytes()?))
+    }
+
+    fn value(&mut self) -> Result<Value> {
+        Ok(self.next()?.map_or(Ok(Value::Null), Value::decode)?)
+    }
+
+    fn text(&mut self) -> Result<Option<String>> {
+        match self.value()? {
+            Value::String(text) => Ok(Some(text)),
+            _ => Ok(None),
         }
-        left -= 1;
-        Value::decode(items.bytes()?)
+    }
+}
+
+#[cold]
+fn not_an_event(record: &Record) -> Error {
+    Error::Invalid(format!("{record:?} is not an event"))
+}
+
+/// Reads the record of an event. Inlined, because an event is large and would be copied.
+#[inline(always)]
+pub(crate) fn decode_event(record: &Record) -> Result<Event> {
+    let mut items = Items::of(record)?;
+    let Some(payload) = items.next()? else { return Err(not_an_event(record)) };
+    let seq = event_seq(record.key()).ok_or_else(|| not_an_event(record))?;
+    let hash = stored_hash(record).ok_or_else(|| not_an_event(record))?;
+    let mut event = Event {
+        seq,
+        payload: Value::decode(payload)?,
+        version: record.version(),
+        timestamp: record.timestamp(),
+        idempotency_key: None,
+        kind: None,
+        causation: None,
+        correlation: None,
+        time: None,
+        scope: None,
+        hash,
     };
-    let mut text = || match item()? {
-        Value::String(text) => Ok(Some(text)),
-        _ => Ok::<_, Error>(None),
-    };
-    let (idempotency_key, kind, causation, correlation) = (text()?, text()?, text()?, text()?);
-    let time = match item()? {
+    if items.left > 0 {
+        decode_options(&mut items, &mut event)?;
+    }
+    Ok(event)
+}
+
+/// Reads what is behind the payload.
+#[inline(never)]
+fn decode_options(items: &mut Items<'_>, event: &mut Event) -> Result<()> {
+    event.idempotency_key = items.text()?;
+    event.kind = items.text()?;
+    event.causation = items.text()?;
+    event.correlation = items.text()?;
+    event.time = match items.value()? {
         Value::Int(micros) => u64::try_from(micros).ok().map(Timestamp::from_micros),
         _ => None,
     };
-    let scope = match item()? {
-        Value::String(scope) => Some(scope),
-        _ => None,
-    };
-    Ok(Event {
-        seq: event_seq(record.key()).ok_or_else(malformed)?,
-        payload,
-        version: record.version(),
-        timestamp: record.timestamp(),
-        idempotency_key,
-        kind,
-        causation,
-        correlation,
-        time,
-        scope,
-        hash: stored_hash(record).ok_or_else(malformed)?,
-    })
+    event.scope = items.text()?;
+    Ok(())
 }
 
 pub(crate) fn idempotency_record_key(run: Run, key: &str) -> Result<Key> {
@@ -177,11 +215,58 @@ pub(crate) fn idempotency_record_key(run: Run, key: &str) -> Result<Key> {
     Ok(Key::new(run.namespace, TypeTag::Idempotency, key.as_bytes())?)
 }
 
-/// The value kept for an idempotency key: where the event it stands for is, and its hash.
-pub(crate) fn idempotency_value(stream: &[u8], seq: u64, hash: &EventHash) -> Result<Value> {
-    let seq = i64::try_from(seq).map_err(|_| Error::Invalid("a sequence above 2^63".into()))?;
-    let hash = Value::Bytes(hash.as_bytes().to_vec());
-    Ok(Value::List(vec![Value::Bytes(stream.to_vec()), Value::Int(seq), hash]))
+/// What is kept for an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredReceipt {
+    /// Where the event is that it stands for.
+    pub(crate) stream: Vec<u8>,
+    pub(crate) seq: u64,
+    /// The hash of that event.
+    pub(crate) hash: EventHash,
+    /// How many events may follow in the stream before it stands for nothing; `None` for any
+    /// number.
+    pub(crate) events: Option<u64>,
+}
+
+impl StoredReceipt {
+    pub(crate) fn to_value(&self) -> Result<Value> {
+        let int = |n: u64| {
+            let n = i64::try_from(n).map_err(|_| Error::Invalid("a sequence above 2^63".into()));
+            n.map(Value::Int)
+        };
+        let hash = Value::Bytes(self.hash.as_bytes().to_vec());
+        let mut parts = vec![Value::Bytes(self.stream.clone()), int(self.seq)?, hash];
+        if let Some(events) = self.events {
+            parts.push(int(events)?);
+        }
+        Ok(Value::List(parts))
+    }
+
+    pub(crate) fn decode(record: &Record) -> Result<Self> {
+        let read = |value: Value| {
+            let Value::List(parts) = value else { return None };
+            let (first, events) = match parts.as_slice() {
+                [first @ .., events] if parts.len() == 4 => {
+                    (first, Some(u64::try_from(events.as_int()?).ok()?))
+                }
+                all => (all, None),
+            };
+            let [stream, seq, hash] = first else { return None };
+            Some(Self {
+                stream: stream.as_bytes()?.to_vec(),
+                seq: u64::try_from(seq.as_int()?).ok()?,
+                hash: EventHash::from_bytes(hash.as_bytes()?.try_into().ok()?),
+                events,
+            })
+        };
+        let malformed = || Error::Invalid(format!("{record:?} is not a receipt"));
+        read(record.value()?).ok_or_else(malformed)
+    }
+
+    /// Whether it still answers when so many events were ever appended to its stream.
+    pub(crate) fn answers(&self, appended: u64) -> bool {
+        self.events.is_none_or(|events| appended <= self.seq.saturating_add(events))
+    }
 }
 
 /// The last event of a stream, as it is stored.
@@ -195,12 +280,14 @@ pub(crate) fn last_event(
 }
 
 fn last_seq(source: &mut impl Source, run: Run, stream: &str) -> Result<Option<u64>> {
-    let last = last_event(source, run, stream.as_bytes())?;
-    Ok(last.and_then(|record| event_seq(record.key())))
+    Ok(head(source, run, stream.as_bytes())?.map(|head| head.seq))
 }
 
-fn head(source: &mut impl Source, run: Run, stream: &str) -> Result<Option<EventHead>> {
-    let Some(record) = last_event(source, run, stream.as_bytes())? else { return Ok(None) };
+/// Where a stream has come to, also if everything in it was trimmed.
+pub(crate) fn head(source: &mut impl Source, run: Run, stream: &[u8]) -> Result<Option<EventHead>> {
+    let Some(record) = last_event(source, run, stream)? else {
+        return Ok(stream_state(source, run, stream)?.and_then(|state| state.trimmed));
+    };
     let head = event_seq(record.key()).zip(stored_hash(&record));
     let malformed = || Error::Invalid(format!("{record:?} is not an event"));
     head.map(|(seq, hash)| Some(EventHead { seq, hash })).ok_or_else(malformed)
@@ -215,11 +302,16 @@ fn read(
     source.check_run(run)?;
     let at = |seq: u64| Ok::<_, Error>(event_key(run.namespace, stream, seq)?.as_bytes().to_vec());
     let behind = prefix_end(&stream_prefix(run.namespace, stream)?);
+    let oldest = stream_state(&mut source, run, stream)?.map_or(0, |state| state.oldest());
     let start = match seqs.start_bound() {
-        Bound::Included(seq) => Some(at(*seq)?),
-        Bound::Excluded(seq) => seq.checked_add(1).map(at).transpose()?,
-        Bound::Unbounded => Some(at(0)?),
+        Bound::Included(seq) => Some(*seq),
+        Bound::Excluded(seq) => seq.checked_add(1),
+        Bound::Unbounded => Some(oldest),
     };
+    if let Some(asked) = start.filter(|seq| *seq < oldest) {
+        return Err(trimmed(stream, asked, oldest));
+    }
+    let start = start.map(at).transpose()?;
     let end = match seqs.end_bound() {
         Bound::Included(seq) => seq.checked_add(1).map(at).transpose()?.or(behind),
         Bound::Excluded(seq) => Some(at(*seq)?),
@@ -227,26 +319,38 @@ fn read(
     };
     // Behind the last sequence number there is, there is nothing.
     let (start, end) = start.map_or((Vec::new(), Some(Vec::new())), |start| (start, end));
-    Ok(Events { rows: source.rows(start, end), filter: Filter::default() })
+    Ok(Events { rows: source.rows(start, end), filter: Filter::default(), filtered: false })
 }
 
-/// Follows the chain of a stream through `records`, all there are of it.
+/// The keys of the events of a stream from `oldest` on: the first, and the first behind them.
+fn keys_from(run: Run, stream: &[u8], oldest: u64) -> Result<(Vec<u8>, Option<Vec<u8>>)> {
+    let start = event_key(run.namespace, stream, oldest)?.as_bytes().to_vec();
+    Ok((start, prefix_end(&stream_prefix(run.namespace, stream)?)))
+}
+
+/// Follows the chain of a stream through `records`, all there are of it behind what was trimmed.
 fn verify(
     records: impl Iterator<Item = Result<Record>>,
     run: Run,
     stream: &[u8],
+    state: &StreamState,
     kept: Option<&EventHead>,
 ) -> Result<Option<EventHead>> {
-    let mut chain = ChainCheck::new(run.id, stream);
-    let mut found = None;
+    if let (Some(kept), Some(last)) = (kept, state.trimmed)
+        && kept.seq < last.seq
+    {
+        return Err(trimmed(stream, kept.seq, state.oldest()));
+    }
+    let mut chain = ChainCheck::behind(run.id, stream, state.trimmed);
+    let mut found = state.trimmed.filter(|last| kept.is_some_and(|kept| kept.seq == last.seq));
     for record in records {
         let head = chain.next(&record?)?;
         if kept.is_some_and(|kept| kept.seq == head.seq) {
-            found = Some(head.hash);
+            found = Some(head);
         }
     }
     if let Some(kept) = kept {
-        chain.against(kept, found)?;
+        chain.against(kept, found.map(|found| found.hash))?;
     }
     Ok(chain.head())
 }
@@ -263,6 +367,29 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
+    /// The same for an event that is still as it is stored: nothing of it is copied.
+    fn admits_stored(&self, record: &Record) -> Result<bool> {
+        if self.from.is_some_and(|from| record.timestamp() < from)
+            || self.before.is_some_and(|before| record.timestamp() >= before)
+        {
+            return Ok(false);
+        }
+        let mut items = Items::of(record)?;
+        let mut same = |wanted: &Option<String>| {
+            let found = items.next()?;
+            let Some(wanted) = wanted else { return Ok::<_, Error>(true) };
+            Ok(found.is_some_and(|found| Value::is_string(found, wanted)))
+        };
+        // In their order: payload, idempotency key, kind, causation, correlation, time, scope.
+        Ok(same(&None)?
+            && same(&None)?
+            && same(&self.kind)?
+            && same(&self.causation)?
+            && same(&self.correlation)?
+            && same(&None)?
+            && same(&self.scope)?)
+    }
+
     pub(crate) fn admits(&self, event: &Event) -> bool {
         let same = |wanted: &Option<String>, has: &Option<String>| {
             wanted.is_none() || wanted.as_deref() == has.as_deref()
@@ -280,6 +407,8 @@ impl Filter {
 pub struct Events {
     rows: Rows,
     filter: Filter,
+    /// Whether anything is asked of an event.
+    filtered: bool,
 }
 
 impl std::fmt::Debug for Events {
@@ -292,42 +421,56 @@ impl Events {
     /// Only those of this kind.
     pub fn of_kind(mut self, kind: impl Into<String>) -> Self {
         self.filter.kind = Some(kind.into());
+        self.filtered = true;
         self
     }
 
     /// Only those that belong to this.
     pub fn of_correlation(mut self, correlation: impl Into<String>) -> Self {
         self.filter.correlation = Some(correlation.into());
+        self.filtered = true;
         self
     }
 
     /// Only those that this caused.
     pub fn of_causation(mut self, causation: impl Into<String>) -> Self {
         self.filter.causation = Some(causation.into());
+        self.filtered = true;
         self
     }
 
     /// Only those in this scope.
     pub fn of_scope(mut self, scope: impl Into<String>) -> Self {
         self.filter.scope = Some(scope.into());
+        self.filtered = true;
         self
     }
 
     /// Only those that were committed from `from` on and before `before`.
     pub const fn committed_within(mut self, from: Timestamp, before: Timestamp) -> Self {
+        self.filtered = true;
         (self.filter.from, self.filter.before) = (Some(from), Some(before));
         self
     }
 
+    #[inline(always)]
     fn step(
         &mut self,
         mut row: impl FnMut(&mut Rows) -> Option<Result<Record>>,
     ) -> Option<Result<Event>> {
         loop {
-            match row(&mut self.rows)?.and_then(|record| decode_event(&record)) {
-                Ok(event) if !self.filter.admits(&event) => {}
-                event => return Some(event),
+            let record = match row(&mut self.rows)? {
+                Ok(record) => record,
+                Err(error) => return Some(Err(error)),
+            };
+            if self.filtered {
+                match self.filter.admits_stored(&record) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(error) => return Some(Err(error)),
+                }
             }
+            return Some(decode_event(&record));
         }
     }
 }
@@ -348,6 +491,12 @@ impl DoubleEndedIterator for Events {
 
 impl View {
     /// The events of `stream` in `run` from sequence number `from` on.
+    ///
+    /// # Errors
+    ///
+    /// Kind `HistoryTrimmed`, [`Error::EventsTrimmed`], if that one was trimmed: it names the
+    /// oldest there is. All there are, also of a trimmed stream, gives
+    /// [`View::event_read_range`] with `..`.
     pub fn event_read(&self, run: Run, stream: &str, from: u64) -> Result<Events> {
         read(self, run, stream.as_bytes(), from..)
     }
@@ -356,7 +505,9 @@ impl View {
         read(self, run, stream, from..)
     }
 
-    /// The events of `stream` in `run` with these sequence numbers.
+    /// The events of `stream` in `run` with these sequence numbers. A range without a beginning
+    /// begins with the oldest event there is; one that begins with a trimmed event is an error, as
+    /// of [`View::event_read`].
     pub fn event_read_range(
         &self,
         run: Run,
@@ -366,21 +517,23 @@ impl View {
         read(self, run, stream.as_bytes(), seqs)
     }
 
-    /// The sequence number of the last event of `stream`; `None` if it has none.
+    /// The sequence number of the last event of `stream`, also if it was trimmed; `None` if it
+    /// never had one.
     pub fn event_last(&self, run: Run, stream: &str) -> Result<Option<u64>> {
         let mut source = self;
         last_seq(&mut source, run, stream)
     }
 
     /// The sequence number and the hash of the last event of `stream`, to be kept outside of the
-    /// database; `None` if it has none.
+    /// database; `None` if it never had one.
     pub fn event_head(&self, run: Run, stream: &str) -> Result<Option<EventHead>> {
         let mut source = self;
-        head(&mut source, run, stream)
+        head(&mut source, run, stream.as_bytes())
     }
 
-    /// Reads every event of `stream` and follows its hash chain. Returns the last event's head;
-    /// `None` if the stream is empty.
+    /// Reads every event of `stream` and follows its hash chain, from the kept hash of the last
+    /// trimmed event on, if there is one. Returns the last event's head; `None` if the stream never
+    /// had one.
     ///
     /// It finds what was edited, swapped, inserted, dropped, deleted or written a second time.
     /// What it cannot find by itself is that the newest events are gone together with everything
@@ -395,6 +548,11 @@ impl View {
 
     /// As [`View::event_verify`], and that `head`, which [`View::event_head`] once gave, is in
     /// the chain: so nothing up to it was changed, and it was not cut off.
+    ///
+    /// # Errors
+    ///
+    /// As [`View::event_verify`]. Kind `HistoryTrimmed` if the event was trimmed and is not the
+    /// last that was: only of that one the hash is kept, and of `head` nothing can be said.
     pub fn event_verify_against(
         &self,
         run: Run,
@@ -411,13 +569,14 @@ impl View {
         head: Option<&EventHead>,
     ) -> Result<Option<EventHead>> {
         Source::check_run(&self, run)?;
-        let start = stream_prefix(run.namespace, stream)?;
+        let mut source = self;
+        let state = stream_state(&mut source, run, stream)?.unwrap_or_default();
         // Every version: an event has one, and it is no deletion.
-        let records = match prefix_end(&start) {
-            Some(end) => self.inner.range_versions(start..end),
-            None => self.inner.range_versions(start..),
+        let records = match keys_from(run, stream, state.oldest())? {
+            (start, Some(end)) => self.inner.range_versions(start..end),
+            (start, None) => self.inner.range_versions(start..),
         };
-        verify(records.map(|row| Ok(row?)), run, stream, head)
+        verify(records.map(|row| Ok(row?)), run, stream, &state, head)
     }
 
     /// Follows the hash chains of all streams of `run`. Returns how many there are.
@@ -439,33 +598,23 @@ impl View {
         runs.iter().try_fold(0, |sum, info| Ok(sum + self.event_keys(info.run)?))
     }
 
-    /// How many idempotency keys `run` has. Each lives as long as its run.
+    /// How many idempotency keys of `run` answer. Each lives as long as its run, unless its stream
+    /// had a [`KeyWindow`](crate::KeyWindow) when it was appended.
     pub fn event_keys(&self, run: Run) -> Result<u64> {
         let mut source = self;
         source.check_run(run)?;
         let start = Key::first_of(run.namespace, TypeTag::Idempotency).as_bytes().to_vec();
         let end = prefix_end(&start);
-        source.rows(start, end).try_fold(0, |count, row| row.map(|_| count + 1))
+        let mut live = LiveKeys::new(self, run);
+        source.rows(start, end).try_fold(0, |count, row| {
+            Ok(count + u64::from(live.has(&StoredReceipt::decode(&row?)?)?))
+        })
     }
 
-    /// The streams of `run`, in the order of their names, found by skipping from one to the
-    /// next.
+    /// The streams of `run`, in the order of their names, also those of which every event was
+    /// trimmed. They are found by skipping from one to the next.
     pub fn event_streams(&self, run: Run) -> Result<Vec<Vec<u8>>> {
-        let mut source = self;
-        source.check_run(run)?;
-        let mut start = Key::first_of(run.namespace, TypeTag::Event).as_bytes().to_vec();
-        let end = prefix_end(&start);
-        let mut streams = Vec::new();
-        while let Some(record) = source.rows(start, end.clone()).next().transpose()? {
-            let Some(name) = stream_name(record.key()) else { break };
-            let prefix = stream_prefix(run.namespace, &name)?;
-            streams.push(name);
-            match prefix_end(&prefix) {
-                Some(next) => start = next,
-                None => break,
-            }
-        }
-        Ok(streams)
+        stream_names(self, run)
     }
 }
 
@@ -493,16 +642,17 @@ impl Transaction {
 
     /// As [`View::event_head`], with what this transaction has appended.
     pub fn event_head(&mut self, run: Run, stream: &str) -> Result<Option<EventHead>> {
-        head(self, run, stream)
+        head(self, run, stream.as_bytes())
     }
 
     /// As [`View::event_verify`], with what this transaction has appended.
     pub fn event_verify(&mut self, run: Run, stream: &str) -> Result<Option<EventHead>> {
         Source::check_run(self, run)?;
-        let start = stream_prefix(run.namespace, stream.as_bytes())?;
-        let end = prefix_end(&start);
+        let stream = stream.as_bytes();
+        let state = stream_state(self, run, stream)?.unwrap_or_default();
+        let (start, end) = keys_from(run, stream, state.oldest())?;
         let rows = Source::rows(self, start, end);
-        verify(rows, run, stream.as_bytes(), None)
+        verify(rows, run, stream, &state, None)
     }
 
     /// Appends an event to `stream` in `run`. Returns its sequence number.
@@ -532,7 +682,7 @@ impl Transaction {
         if let Some(known) = self.event_known(run, options.idempotency_key.as_deref())? {
             return Ok(known);
         }
-        let head = head(self, run, stream)?;
+        let head = head(self, run, stream.as_bytes())?;
         let last = head.map(|head| head.seq);
         let holds = match options.expect {
             Expect::Any => true,
@@ -561,8 +711,15 @@ impl Transaction {
         let previous = head.map_or(EventHash::NONE, |head| head.hash);
         let hash = seal(run.id, stream.as_bytes(), seq, &previous, &mut value);
         if let Some(idempotency_key) = &options.idempotency_key {
+            let keys = stream_state(self, run, stream.as_bytes())?.unwrap_or_default().keys;
+            let events = if let KeyWindow::Events(events) = keys { Some(events) } else { None };
+            let receipt = StoredReceipt { stream: stream.as_bytes().to_vec(), seq, hash, events };
+            let expiry = match keys {
+                KeyWindow::Time(time) => Some(self.now().after(time)),
+                _ => None,
+            };
             let known = idempotency_record_key(run, idempotency_key)?;
-            self.put(run, &known, &idempotency_value(stream.as_bytes(), seq, &hash)?, None)?;
+            self.put(run, &known, &receipt.to_value()?, expiry)?;
         }
         self.put_encoded(run, &key, &value)?;
         // The next append looks there first.
@@ -571,7 +728,8 @@ impl Transaction {
         Ok(Appended { seq, hash, original: None })
     }
 
-    /// What the append with this idempotency key did, if there was one in this run.
+    /// What the append with this idempotency key did, if there was one in this run and its key
+    /// still answers.
     pub fn event_known(
         &mut self,
         run: Run,
@@ -580,13 +738,14 @@ impl Transaction {
         let Some(idempotency_key) = idempotency_key else { return Ok(None) };
         let key = idempotency_record_key(run, idempotency_key)?;
         let Some(record) = self.record(KeyRef::from(&key))? else { return Ok(None) };
-        let malformed = || Error::Invalid(format!("{record:?} is not a receipt"));
-        let Value::List(parts) = record.value()? else { return Err(malformed()) };
-        let [_, Value::Int(seq), Value::Bytes(hash)] = parts.as_slice() else {
-            return Err(malformed());
-        };
-        let seq = u64::try_from(*seq).map_err(|_| malformed())?;
-        let hash = EventHash::from_bytes(hash.as_slice().try_into().map_err(|_| malformed())?);
+        let receipt = StoredReceipt::decode(&record)?;
+        if receipt.events.is_some() {
+            let head = head(self, run, &receipt.stream)?;
+            if !receipt.answers(head.map_or(0, |head| head.seq.saturating_add(1))) {
+                return Ok(None);
+            }
+        }
+        let StoredReceipt { seq, hash, .. } = receipt;
         Ok(Some(Appended { seq, hash, original: Some(record.version()) }))
     }
 }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use steadfast_core::{
     Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end, stream_name,
+    stream_of,
 };
 use steadfast_durability::Stage;
 use steadfast_durability::disk::EntryKind;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::event_chain::ChainCheck;
 use crate::progress::metered;
 use crate::runs::{Run, RunInfo, decode_info, index_key};
+use crate::streams::{StreamState, Untrimmed};
 use crate::view::View;
 
 fn not_a_run(place: &SnapshotFile) -> Error {
@@ -68,7 +70,8 @@ impl Database {
         };
         let (watch, first) = (self.watch(), run.namespace.0.to_be_bytes());
         let meter = RefCell::new(watch.stage(Stage::Write, || payload_bytes(view, &first)));
-        let rows = metered(&meter, entry.into_iter().map(Ok).chain(rows));
+        let rows = Untrimmed::of(entry.into_iter().map(Ok).chain(rows));
+        let rows = metered(&meter, rows);
         let manifest = self.upkeep().manifest()?;
         let (version, timestamp) = (view.version(), self.upkeep().time_of(view.version())?);
         let namespace = self.namespaces().namespace(run.namespace);
@@ -181,7 +184,10 @@ impl Database {
                 if Key::namespace_of(row.key()) != exported {
                     return Ok(None);
                 }
-                if Key::tag_of(row.key()) == Some(TypeTag::Event) {
+                if let Some(stream) = stream_of(row.key()) {
+                    let trimmed = StreamState::decode(&row)?.trimmed;
+                    chain = Some(ChainCheck::behind(run.id, &stream, trimmed));
+                } else if Key::tag_of(row.key()) == Some(TypeTag::Event) {
                     let Some(stream) = stream_name(row.key()) else { return Ok(None) };
                     let same = chain.take().filter(|chain| chain.stream() == stream);
                     let following = same.unwrap_or_else(|| ChainCheck::new(run.id, &stream));

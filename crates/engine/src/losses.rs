@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use steadfast_core::{Key, NamespaceId, TableError, TypeTag, Version, event_seq, stream_name};
+use steadfast_core::{Key, NamespaceId, TableError, TypeTag, Version, event_seq, stream_name, stream_of};
 use steadfast_durability::snapshot::Loss as Piece;
 use steadfast_durability::wal::chain::Damage;
 
@@ -71,7 +71,7 @@ impl fmt::Display for RowName {
         let what = match self.primitive {
             Some(TypeTag::Run) => return write!(f, "the run {key}"),
             Some(TypeTag::Kv) => "key",
-            Some(TypeTag::Event) => "event of",
+            Some(TypeTag::Event) => "where the trimmed stream begins:",
             Some(TypeTag::State) => "cell",
             Some(TypeTag::Signal) => "signal",
             Some(TypeTag::Idempotency) => "idempotency key",
@@ -131,6 +131,7 @@ fn row_name(stored: &[u8], runs: &RunNames) -> RowName {
     let own = || Key::user_part(stored).to_vec();
     let (key, seq) = match (primitive, stream_name(stored)) {
         (Some(TypeTag::Event), Some(stream)) => (stream, event_seq(stored)),
+        (Some(TypeTag::Event), None) => (stream_of(stored).unwrap_or_else(own), None),
         _ => (own(), None),
     };
     let run = match namespace {

@@ -271,8 +271,8 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// What the projection returns; kind `NotFound` if events that are to be folded are not kept
-    /// any more; else as [`Database::transaction`].
+    /// What the projection returns; kind `HistoryTrimmed` if events that are to be folded were
+    /// trimmed, `NotFound` if they are missing; else as [`Database::transaction`].
     pub fn project<P: Projection>(
         &self,
         run: Run,

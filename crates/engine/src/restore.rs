@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 
 use steadfast_core::signal::{SignalDefinition, signal_key};
-use steadfast_core::{
-    Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, event_seq, limits,
-};
+use steadfast_core::{Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, limits};
 
 use crate::database::Database;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::event_chain::{ChainCheck, EventHash, seal, stored_hash};
+use crate::event_chain::{ChainCheck, EventHash, EventHead, seal};
 use crate::events::{
-    AppendOptions, Event, encode_event, idempotency_record_key, idempotency_value, last_event,
+    AppendOptions, Event, StoredReceipt, encode_event, head, idempotency_record_key,
 };
 use crate::runs::{Run, RunInfo};
 use crate::status::RunStatus;
+use crate::streams::stream_state;
 use crate::transaction::Transaction;
 
 /// Rebuilds one commit as it was. Commits must come in the order of their versions.
@@ -82,7 +81,9 @@ impl Restore {
 
     /// Adds an entry of `run`. Its version and time are those of the commit. The events of a
     /// stream come in their order; one whose hash is [`EventHash::NONE`] gets the one it must
-    /// have.
+    /// have. Of a stream that has an [`Entry::Stream`], that comes in the commit of its first event
+    /// already, or in an earlier one, and once more in its own; and idempotency keys are taken from
+    /// its [`Entry::Receipt`]s alone.
     ///
     /// # Errors
     ///
@@ -101,6 +102,12 @@ impl Restore {
                 write(Key::new(run.namespace, TypeTag::State, cell)?, value, None)
             }
             Entry::Event { stream, event } => self.event(run, stream, event),
+            Entry::Stream { stream, state, .. } => tx.put_stream_state(run, stream, *state),
+            Entry::Receipt { key, stream, event, events, expiry, .. } => {
+                let EventHead { seq, hash } = *event;
+                let receipt = StoredReceipt { stream: stream.clone(), seq, hash, events: *events };
+                tx.put(run, &idempotency_record_key(run, key)?, &receipt.to_value()?, *expiry)
+            }
             Entry::Signal { name, entity, signal, .. } => {
                 let key = signal_key(run.namespace, name, entity)?;
                 let Some(signal) = signal else { return write(key, &None, None) };
@@ -127,12 +134,12 @@ impl Restore {
             ..AppendOptions::default()
         };
         let chain = ChainCheck::new(run.id(), stream);
-        let last = last_event(&mut tx, run, stream)?;
-        let next = last.as_ref().and_then(|last| event_seq(last.key())).map_or(0, |seq| seq + 1);
+        let last = head(&mut tx, run, stream)?;
+        let next = last.map_or(0, |last| last.seq.saturating_add(1));
         if event.seq != next {
             return Err(chain.broken(next, "it is missing"));
         }
-        let previous = last.as_ref().and_then(stored_hash).unwrap_or(EventHash::NONE);
+        let previous = last.map_or(EventHash::NONE, |last| last.hash);
         let mut value = encode_event(event.payload.clone(), &options)?;
         let hash = seal(run.id(), stream, event.seq, &previous, &mut value);
         if event.hash != EventHash::NONE && event.hash != hash {
@@ -140,9 +147,12 @@ impl Restore {
             return Err(chain.broken(event.seq, what));
         }
         tx.put_encoded(run, &event_key(run.namespace, stream, event.seq)?, &value)?;
-        if let Some(key) = &event.idempotency_key {
-            let receipt = idempotency_value(stream, event.seq, &hash)?;
-            tx.put(run, &idempotency_record_key(run, key)?, &receipt, None)?;
+        if let Some(key) = &event.idempotency_key
+            && stream_state(&mut tx, run, stream)?.is_none()
+        {
+            let (stream, seq) = (stream.to_vec(), event.seq);
+            let receipt = StoredReceipt { stream, seq, hash, events: None };
+            tx.put(run, &idempotency_record_key(run, key)?, &receipt.to_value()?, None)?;
         }
         Ok(())
     }

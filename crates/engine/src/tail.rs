@@ -1,5 +1,7 @@
 //! Following everything that is committed, from the log: the base of followers and backups.
 
+use std::time::Duration;
+
 use steadfast_core::Version;
 use steadfast_durability::manifest::EpochStart;
 use steadfast_durability::wal::segment::Epoch;
@@ -10,7 +12,8 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 
 /// Committed transactions of everything, in the order of their versions, read from the log with
-/// bounded memory. `None` means that there are no more for now; asking again later may give more.
+/// bounded memory. `None` means that there are no more for now; asking again later may give more,
+/// and [`Tail::wait`] says when.
 ///
 /// Only commits that survive power loss are given, unless [`Tail::unpromised`] asks otherwise.
 #[derive(Debug)]
@@ -83,13 +86,26 @@ impl Tail {
         self.position
     }
 
+    /// Waits until there is a commit to be given, this long at most. Returns whether there is one.
+    /// Meanwhile it sleeps: a commit that becomes durable (or visible, for
+    /// [`Tail::unpromised`]) wakes it, and so does [`Database::close`].
+    ///
+    /// # Errors
+    ///
+    /// Kind `Closed` if the database is closed, or open for reading only: then nothing comes but by
+    /// [`Database::refresh`]. `Poisoned` if a sync failed and there is nothing left to be given.
+    pub fn wait(&self, timeout: Duration) -> Result<bool> {
+        self.database.check_open()?;
+        let after = self.position.version;
+        self.database.pipeline()?.wait_followable(after, self.unpromised, timeout)
+    }
+
     /// How far the log is to be read.
     fn upto(&self) -> Version {
-        let visible = self.database.current_version();
         match self.database.pipeline() {
-            Ok(pipeline) if !self.unpromised => pipeline.promised().min(visible),
+            Ok(pipeline) => pipeline.followable(self.unpromised),
             // What is open for reading only shows nothing that is not promised.
-            _ => visible,
+            Err(_) => self.database.current_version(),
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Transaction {
     /// Runs that it deletes.
     deleted: Vec<Run>,
     level: u8,
+    /// The pipeline knows already that it does not run any more.
+    ended: bool,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -64,6 +66,7 @@ impl Transaction {
             created: Vec::new(),
             deleted: Vec::new(),
             level: database.mode().level(),
+            ended: false,
         };
         check_crash_point(CrashPoint::AfterBeginTxn);
         Ok(transaction)
@@ -168,7 +171,7 @@ impl Transaction {
         self.reads.seal();
         let reads = (self.view.version(), std::mem::take(&mut self.reads));
         let pipeline = self.database.pipeline()?.clone();
-        pipeline.submit(Submission {
+        let pending = pipeline.submit(Submission {
             writes,
             namespaces,
             reads: if fixed.is_some() { None } else { Some(reads) },
@@ -176,7 +179,9 @@ impl Transaction {
             fixed,
             created: self.created.iter().map(|run| run.namespace).collect(),
             deleted: self.deleted.iter().map(|run| run.namespace).collect(),
-        })
+        })?;
+        self.ended = fixed.is_none();
+        Ok(pending)
     }
 
     /// What it looks at, without its own writes; reading there is never a conflict.
@@ -203,6 +208,11 @@ impl Transaction {
     pub(crate) fn note_deleted(&mut self, run: Run) {
         self.created.retain(|created| *created != run);
         self.deleted.push(run);
+    }
+
+    /// Whether it has written `key`.
+    pub(crate) fn has_written(&self, key: &Key) -> bool {
+        self.writes.contains_key(key.as_bytes())
     }
 
     /// Takes back what this transaction wrote to `run`.
@@ -316,7 +326,9 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if let Ok(pipeline) = self.database.pipeline() {
+        if let Ok(pipeline) = self.database.pipeline()
+            && !self.ended
+        {
             pipeline.end(self.view.version());
         }
     }

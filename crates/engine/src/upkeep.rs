@@ -32,6 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::loading::{End, LoadStats, Loading, Sources};
 use crate::namespaces::Namespaces;
 use crate::progress::{Meter, Watch, metered};
+use crate::streams::bury_trimmed;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Instant, Mutex, MutexGuard};
 
@@ -116,10 +117,11 @@ pub(crate) type Dictionary = Vec<(NamespaceId, Namespace)>;
 fn domains_that_expire(
     policy: &RetentionPolicy,
 ) -> impl Iterator<Item = (RetentionDomain, Retention)> {
-    let tag = TypeTag::Kv;
-    let of_runs =
-        policy.runs().map(move |(run, rule)| (RetentionDomain { run: Some(run), tag }, rule));
-    std::iter::once((RetentionDomain { run: None, tag }, policy.of_primitive(tag))).chain(of_runs)
+    [TypeTag::Kv, TypeTag::Idempotency].into_iter().flat_map(|tag| {
+        let domain = move |run| RetentionDomain { run, tag };
+        let of_runs = policy.runs().map(move |(run, rule)| (domain(Some(run)), rule));
+        std::iter::once((domain(None), policy.of_primitive(tag))).chain(of_runs)
+    })
 }
 
 /// See the module.
@@ -461,7 +463,7 @@ impl Upkeep {
         })
     }
 
-    /// Deletes what deleted runs held, and lets go of what retention and expiry do not keep.
+    /// Deletes what deleted runs held and what was trimmed, and lets go of what retention and expiry do not keep.
     /// Returns how many versions.
     fn trim(&self, watch: Watch<'_>) -> Result<u64> {
         let (now, mut from, mut versions) = (self.clock.now(), Vec::new(), 0);
@@ -473,6 +475,7 @@ impl Upkeep {
             stats.payload_bytes as u64
         });
         bury(&self.store, self.namespaces.ids(), |bytes| meter.add(bytes))?;
+        bury_trimmed(&self.store, self.namespaces.ids(), now, |bytes| meter.add(bytes))?;
         loop {
             let trimmed = self.store.trim(now, &from, TRIM_STEP_KEYS);
             versions += trimmed.versions as u64;

@@ -427,3 +427,72 @@ fn whoever_saw_another_past_is_told_so() {
     let memory = Database::in_memory().unwrap();
     assert_eq!(memory.tail(Version::ZERO).unwrap_err().kind(), ErrorKind::Unsupported);
 }
+
+#[test]
+fn a_tail_sleeps_until_something_is_promised_or_visible_or_the_database_closes() {
+    const LONG: Duration = Duration::from_secs(60);
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::create(dir.path(), DatabaseConfig::buffered().manual_checkpoints()).unwrap();
+    let run = db.create_run("r").unwrap();
+    db.flush().unwrap();
+    let mut promised = db.tail(Version::ZERO).unwrap();
+    let mut visible = db.tail(Version::ZERO).unwrap().unpromised();
+    assert!(promised.wait(LONG).unwrap(), "there is something already");
+    assert_eq!(commits(&mut promised).len(), commits(&mut visible).len());
+    assert!(!promised.wait(Duration::from_millis(1)).unwrap());
+    assert!(!visible.wait(Duration::ZERO).unwrap());
+
+    // A thread that is not woken would sleep a minute, and the wait be over without anything.
+    let rounds = 20;
+    let (first, second) = (Barrier::new(3), Barrier::new(3));
+    std::thread::scope(|scope| {
+        let follow = |mut tail: steadfast_engine::Tail| {
+            let (first, second) = (&first, &second);
+            scope.spawn(move || {
+                let mut seen = Vec::new();
+                for _ in 0..rounds {
+                    first.wait();
+                    assert!(tail.wait(LONG).unwrap());
+                    seen.extend(commits(&mut tail));
+                    second.wait();
+                }
+                (tail.wait(LONG).unwrap_err().kind(), versions(&seen))
+            })
+        };
+        let followers = [follow(promised), follow(visible)];
+        let mut written = Vec::new();
+        for n in 0..rounds {
+            first.wait();
+            if n % 2 == 0 {
+                // Some sleep by then, some do not.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            written.push(db.kv_put(run, "k", n).unwrap().version().0);
+            db.flush().unwrap();
+            second.wait();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+        db.close().unwrap();
+        for follower in followers {
+            assert_eq!(follower.join().unwrap(), (ErrorKind::Closed, written.clone()));
+        }
+    });
+    let reader = Database::builder(dir.path()).open_read_only().unwrap();
+    let tail = reader.tail(Version::ZERO).unwrap();
+    assert_eq!(tail.wait(LONG).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn a_promised_tail_sleeps_through_what_is_only_visible() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::create(dir.path(), DatabaseConfig::buffered().manual_checkpoints()).unwrap();
+    let run = db.create_run("r").unwrap();
+    db.flush().unwrap();
+    let promised = db.tail(db.current_version()).unwrap();
+    let visible = db.tail(db.current_version()).unwrap().unpromised();
+    db.kv_put(run, "k", 1).unwrap();
+    assert!(visible.wait(Duration::ZERO).unwrap());
+    assert!(!promised.wait(Duration::from_millis(20)).unwrap());
+    db.flush().unwrap();
+    assert!(promised.wait(Duration::ZERO).unwrap());
+}

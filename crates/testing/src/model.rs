@@ -18,6 +18,9 @@ pub enum Op {
     Delete(String, String),
     /// Appends an event to a stream.
     Append(String, String, Value),
+    /// Trims a stream: run, stream, how many of the newest events stay. Comes before whatever the
+    /// same transaction appends to that stream.
+    Trim(String, String, u64),
     /// Sets a state cell.
     Set(String, String, Value),
     /// Observes an entity: run, signal, entity, weight, µs since 1970.
@@ -40,6 +43,9 @@ impl fmt::Display for Op {
             Self::Delete(run, key) => write!(f, "delete {run}/{key}"),
             Self::Append(run, stream, value) => {
                 write!(f, "append to {run}/{stream}: {}", size(value))
+            }
+            Self::Trim(run, stream, stay) => {
+                write!(f, "trim {run}/{stream} to its newest {stay} events")
             }
             Self::Set(run, cell, value) => write!(f, "set {run}/{cell} = {}", size(value)),
             Self::Signal(run, name, entity, weight, at) => {
@@ -67,6 +73,11 @@ impl Op {
             Self::Append(run, stream, payload) => {
                 let run = tx.get_or_create_run(run)?;
                 tx.event_append(run, stream, payload.clone()).map(drop)
+            }
+            Self::Trim(run, stream, stay) => {
+                let run = tx.get_or_create_run(run)?;
+                let events = tx.event_last(run, stream)?.map_or(0, |last| last + 1);
+                tx.event_trim(run, stream, events.saturating_sub(*stay)).map(drop)
             }
             Self::Set(run, cell, value) => {
                 let run = tx.get_or_create_run(run)?;
@@ -99,6 +110,8 @@ pub enum Item {
     Run(String),
     /// A key of a run.
     Kv(String, Vec<u8>),
+    /// Where a stream was trimmed: run, stream. What it holds is the oldest event that is left.
+    Stream(String, Vec<u8>),
     /// An event: run, stream, sequence number.
     Event(String, Vec<u8>, u64),
     /// A state cell of a run.
@@ -113,6 +126,7 @@ impl Item {
         match self {
             Self::Run(run)
             | Self::Kv(run, _)
+            | Self::Stream(run, _)
             | Self::Event(run, ..)
             | Self::State(run, _)
             | Self::Signal(run, ..) => run,
@@ -139,6 +153,7 @@ impl fmt::Display for Item {
         match self {
             Self::Run(run) => write!(f, "run:{run}"),
             Self::Kv(run, key) => write!(f, "kv:{run}:{}", text(key)),
+            Self::Stream(run, stream) => write!(f, "stream:{run}:{}", text(stream)),
             Self::Event(run, stream, seq) => write!(f, "event:{run}:{}:{seq}", text(stream)),
             Self::State(run, cell) => write!(f, "state:{run}:{}", text(cell)),
             Self::Signal(run, name, entity) => write!(f, "signal:{run}:{name}:{}", text(entity)),
@@ -321,6 +336,7 @@ impl ReferenceModel {
             | Op::Put(run, ..)
             | Op::Delete(run, ..)
             | Op::Append(run, ..)
+            | Op::Trim(run, ..)
             | Op::Set(run, ..)
             | Op::Signal(run, ..)
             | Op::Status(run, _)
@@ -343,6 +359,11 @@ impl ReferenceModel {
                     let item = Item::Event(run.clone(), stream.clone().into(), *next);
                     *next += 1;
                     self.write(item, version, payload);
+                }
+                Op::Trim(_, stream, stay) => {
+                    let events = self.streams.get(&(run.clone(), stream.clone()));
+                    let oldest = events.copied().unwrap_or(0).saturating_sub(*stay);
+                    self.trim(run, stream, oldest, version);
                 }
                 Op::Set(_, cell, value) => {
                     self.write(Item::State(run.clone(), cell.clone().into()), version, value);
@@ -372,6 +393,21 @@ impl ReferenceModel {
                 }
             }
         }
+    }
+
+    fn trim(&mut self, run: &str, stream: &str, oldest: u64, version: Version) {
+        let item = Item::Stream(run.to_owned(), stream.into());
+        let before = self.content.get(&item).and_then(|(_, value)| value.as_int()).unwrap_or(0);
+        let value = i64::try_from(oldest).unwrap_or(i64::MAX);
+        if value <= before {
+            return;
+        }
+        for seq in before.unsigned_abs()..oldest {
+            let item = Item::Event(run.to_owned(), stream.into(), seq);
+            self.content.remove(&item);
+            self.deleted.insert(item);
+        }
+        self.write(item, version, &Value::Int(value));
     }
 
     fn write(&mut self, item: Item, version: Version, value: &Value) {
@@ -421,6 +457,10 @@ pub fn content_of(view: &View) -> Result<Content> {
             let version = entry.version();
             let (item, value) = match entry {
                 Entry::Kv { key, value, .. } => (Item::Kv(name.clone(), key), value),
+                Entry::Stream { stream, state, .. } => {
+                    let oldest = i64::try_from(state.oldest()).unwrap_or(i64::MAX);
+                    (Item::Stream(name.clone(), stream), Some(Value::Int(oldest)))
+                }
                 Entry::Event { stream, event } => {
                     (Item::Event(name.clone(), stream, event.seq), Some(event.payload))
                 }
@@ -463,6 +503,15 @@ mod tests {
             db.transaction(|tx| ops.iter().try_for_each(|op| op.apply(tx))).unwrap().1.version()
         };
         model.apply(&ops, apply(&ops));
+        assert_eq!(model.compare(&content_now(&db).unwrap()), []);
+
+        let (ahead, trim) = (model.clone(), [Op::Trim("r".into(), "s".into(), 0)]);
+        let mut trimmed = ahead;
+        trimmed.apply(&trim, Version(9));
+        let s = (Item::Stream("r".into(), b"s".to_vec()), Item::Event("r".into(), b"s".to_vec(), 0));
+        let expected = [Difference::Missing(s.0), Difference::Resurrected(s.1)];
+        assert_eq!(trimmed.compare(&content_now(&db).unwrap()), expected);
+        model.apply(&trim, apply(&trim));
         assert_eq!(model.compare(&content_now(&db).unwrap()), []);
 
         let delete = [Op::Delete("r".into(), "a".into())];

@@ -180,6 +180,33 @@ impl Workload {
         self
     }
 
+    /// With streams that are trimmed, between the other actions. What it draws for that it draws
+    /// from `seed`.
+    #[must_use]
+    pub fn with_trims(mut self, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let actions = std::mem::take(&mut self.actions);
+        for action in actions {
+            self.actions.push(action);
+            if rng.u32(..4) > 0 {
+                continue;
+            }
+            let (run, stream) = (run_name(&mut rng), format!("s{}", rng.u32(..2)));
+            // Something is there to be trimmed, in most cases: then nothing else is in the
+            // transaction that a trim may not follow.
+            let event = Op::Append(run.clone(), stream.clone(), value(&mut rng, 100));
+            let mut ops = vec![Op::Trim(run, stream, rng.u64(..3)), event.clone()];
+            if rng.bool() {
+                self.actions.push(Action::Commit(vec![event]));
+            }
+            if rng.bool() {
+                ops.pop();
+            }
+            self.actions.push(Action::Commit(ops));
+        }
+        self
+    }
+
     /// With every version kept.
     #[must_use]
     pub fn keeping_all(mut self) -> Self {

@@ -54,6 +54,8 @@ struct Dump {
     version: Version,
     entries: u64,
     runs: BTreeMap<String, RunId>,
+    /// What is kept of streams beside their events, by run and name.
+    streams: HashMap<(String, Vec<u8>), Entry>,
 }
 
 struct Line {
@@ -65,8 +67,13 @@ struct Line {
 impl Dump {
     fn read(input: impl Read) -> Result<Self> {
         let mut lines = Lines::new(input);
-        let mut dump =
-            Self { lines: Vec::new(), version: Version::ZERO, entries: 0, runs: BTreeMap::new() };
+        let mut dump = Self {
+            lines: Vec::new(),
+            version: Version::ZERO,
+            entries: 0,
+            runs: BTreeMap::new(),
+            streams: HashMap::new(),
+        };
         let mut runs: HashMap<String, Version> = HashMap::new();
         let mut end = None;
         while let Some(line) = lines.next().map_err(|error| Failure::io("input", &error))? {
@@ -147,6 +154,9 @@ impl Dump {
             }
         }
         self.entries += 1;
+        if let Entry::Stream { stream, .. } = entry {
+            self.streams.insert((run.to_owned(), stream.clone()), entry.clone());
+        }
         self.lines.push(Line { version, timestamp, text });
         Ok(())
     }
@@ -158,6 +168,7 @@ impl Dump {
 
     fn restore(&self, database: &Database) -> Result<()> {
         let mut runs: HashMap<String, Run> = HashMap::new();
+        let mut streams = self.streams.clone();
         for commit in self.lines.chunk_by(|a, b| a.version == b.version) {
             let Some(Line { version, .. }) = commit.first() else { continue };
             // A run notes when its commit began; the entries, when it was made.
@@ -189,8 +200,15 @@ impl Dump {
                         restore.signal_definition(&line.name, &line.definition)?;
                     }
                     DumpLine::Entry { run, entry } => {
-                        let run = runs.get(&run).expect("its run was checked to come before");
-                        restore.entry(*run, &entry)?;
+                        let known = runs.get(&run).expect("its run was checked to come before");
+                        // What is kept of a stream is of a later commit than its first events,
+                        // which do not follow anything without it.
+                        if let Entry::Event { stream, .. } = &entry
+                            && let Some(kept) = streams.remove(&(run, stream.clone()))
+                        {
+                            restore.entry(*known, &kept)?;
+                        }
+                        restore.entry(*known, &entry)?;
                     }
                     DumpLine::End { .. } | DumpLine::Unknown => {}
                 }

@@ -271,3 +271,50 @@ fn an_event_that_was_edited_in_a_dump_is_refused() {
     load("without", dump.replace(&format!(r#","hash":"{hash}""#), "")).ok();
     assert_eq!(steadfast_on("dump", &home.path("without"), &[], "").ok().stdout, dump);
 }
+
+#[test]
+fn a_trimmed_stream_and_its_keys_are_restored() {
+    let home = Home::new();
+    let lines: Vec<_> = (0..6)
+        .map(|n| append("r", "s", &n.to_string(), &format!(r#","idempotency_key":"k{n}""#)))
+        .chain([
+            append("r", "other", "1", r#","idempotency_key":"o""#),
+            r#"{"ops":[{"op":"event_trim","run":"r","stream":"s","before":4}]}"#.into(),
+            r#"{"ops":[{"op":"event_key_window","run":"r","stream":"s","events":2}]}"#.into(),
+            append("r", "s", "6", r#","idempotency_key":"short""#),
+            append("r", "s", "7", ""),
+            append("r", "gone", "8", r#","idempotency_key":"g""#),
+            r#"{"ops":[{"op":"event_trim","run":"r","stream":"gone","before":1}]}"#.into(),
+        ])
+        .collect();
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    let versions: Vec<_> = home.apply(&lines).iter().map(|answer| version(answer)).collect();
+    for args in [&[][..], &["--history"]] {
+        let first = steadfast_on("dump", &home.db(), args, "").ok().stdout;
+        assert!(!first.contains(r#""seq":3,"payload""#), "{first}");
+        let copy = home.path(&format!("copy{}", args.len()));
+        steadfast_on("load", &copy, &[], &first).ok();
+        assert_eq!(first, steadfast_on("dump", &copy, args, "").ok().stdout);
+        steadfast_on("verify", &copy, &[], "").ok();
+
+        // Keys of events that are gone and of others answer; the sequences go on.
+        let again = [
+            append("r", "s", "0", r#","idempotency_key":"k1""#),
+            append("r", "s", "0", r#","idempotency_key":"g""#),
+            append("r", "s", "0", r#","idempotency_key":"o""#),
+            append("r", "s", "0", r#","idempotency_key":"short""#),
+            append("r", "s", "9", r#","expect":7"#),
+            append("r", "gone", "9", r#","expect":0"#),
+            append("r", "s", "0", r#","idempotency_key":"short""#),
+        ];
+        let again: Vec<_> = again.iter().map(String::as_str).collect();
+        let answers = steadfast_on("apply", &copy, &[], &again.join("\n")).ok().stdout;
+        let answers: Vec<_> = answers.lines().map(|line| version(&json(line))).collect();
+        assert_eq!(answers[..4], [versions[1], versions[11], versions[6], versions[9]]);
+        assert!(answers[4..].iter().all(|answer| answer > &versions[12]), "{answers:?}");
+    }
+    let compacted = home.dump();
+    steadfast_on("checkpoint", &home.db(), &[], "").ok();
+    steadfast_on("compact", &home.db(), &[], "").ok();
+    assert_eq!(home.dump(), compacted, "a compaction changes no dump");
+}
