@@ -2,15 +2,19 @@
 
 use std::path::Path;
 
-use steadfast::{Database, DatabaseConfig, Run, View};
+use steadfast::{Database, DatabaseConfig, Record, Run, View};
 
 use super::data;
 
 /// Puts in a transaction while a store is being filled.
 const LOAD_PUTS: usize = 1000;
 
-/// What the encoding puts before the bytes of a value.
-const TAG_BYTES: usize = 1;
+/// Looks at a value where it lies.
+#[inline]
+fn touch(row: &Record) -> u64 {
+    let value = row.value_ref().expect("it was encoded");
+    data::touch(value.as_bytes().expect("bytes were written"))
+}
 
 /// A database with the one run that holds all rows.
 #[derive(Clone)]
@@ -112,14 +116,14 @@ impl Ours {
     #[inline]
     pub(crate) fn get(&self, key: &data::KeyBytes) -> Option<u64> {
         let found = self.db.kv_record(self.run, key).expect("it reads")?;
-        Some(data::touch(&found.value_bytes()[TAG_BYTES..]))
+        Some(touch(&found))
     }
 
     /// A point read in a view, as it is stored.
     #[inline]
     pub(crate) fn get_in(&self, view: &View, key: &data::KeyBytes) -> Option<u64> {
         let found = view.kv_record(self.run, key).expect("it reads")?;
-        Some(data::touch(&found.value_bytes()[TAG_BYTES..]))
+        Some(touch(&found))
     }
 
     /// A point read in a view that makes a `Value` of its own.
@@ -135,7 +139,7 @@ impl Ours {
         let rows = view.kv_scan(self.run, prefix).expect("it reads").records();
         rows.fold((0, 0), |(rows, sum), row| {
             let row = row.expect("it reads");
-            (rows + 1, sum + data::touch(&row.value_bytes()[TAG_BYTES..]))
+            (rows + 1, sum + touch(&row))
         })
     }
 

@@ -11,6 +11,7 @@ mod recovery;
 mod report;
 mod store;
 mod stores;
+mod transactions;
 
 #[path = "../../benches/support/clock.rs"]
 #[allow(dead_code)]
@@ -63,6 +64,7 @@ impl Plan {
 const USAGE: &str = "\
 usage: steadfast-peers [--quick] [--repetitions N] [--rows N] [--seconds S] [--only NAME,…] [WORKLOAD…]
 workloads: strict-1 strict-8 strict-32 strict-128 strict-100-puts buffered-1 buffered-2 recovery lifecycle reads
+           transactions-low transactions-high transactions-strict-low transactions-strict-high
 contenders: limit steadfast fjall redb lmdb sqlite, and rocksdb with `--features rocksdb`";
 
 fn main() -> ExitCode {
@@ -79,6 +81,9 @@ fn main() -> ExitCode {
     let wants = |name: &str| workloads.is_empty() || workloads.iter().any(|wanted| wanted == name);
     for workload in commits::WORKLOADS.iter().filter(|workload| wants(workload.name)) {
         commits::measure(&plan, workload);
+    }
+    for workload in transactions::WORKLOADS.iter().filter(|workload| wants(workload.name)) {
+        transactions::measure(&plan, workload);
     }
     if wants("recovery") {
         recovery::measure(&plan);
@@ -113,11 +118,13 @@ fn arguments(arguments: impl Iterator<Item = String>) -> Option<(Plan, Vec<Strin
 fn is_workload(name: &str) -> bool {
     matches!(name, "recovery" | "lifecycle" | "reads")
         || commits::WORKLOADS.iter().any(|w| w.name == name)
+        || transactions::WORKLOADS.iter().any(|w| w.name == name)
 }
 
 fn child(task: &[String]) {
     match task[0].as_str() {
         "commits" => commits::child(&task[1..]),
+        "transactions" => transactions::child(&task[1..]),
         "recovery" => recovery::child(&task[1..]),
         "lifecycle" => lifecycle::child(&task[1..]),
         "reads" => reads::child(&task[1..]),

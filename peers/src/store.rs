@@ -61,6 +61,20 @@ pub(crate) trait Reader {
     fn scan_prefix(&mut self, prefix: &[u8; PREFIX_BYTES]) -> (u64, u64);
 }
 
+/// Accounts, and serializable transactions that move money between them, shared by all threads.
+pub(crate) trait Ledger: Sync {
+    /// One transaction that puts rows.
+    fn open_accounts(&self, rows: &[Row]);
+
+    /// One transaction that reads two accounts and writes both, one moved from the one to the
+    /// other; begun again until it is acknowledged at the store's level. Returns how often it
+    /// was begun again.
+    fn transfer(&self, from: &KeyBytes, to: &KeyBytes) -> u64;
+
+    /// What an account has.
+    fn balance(&self, account: &KeyBytes) -> u64;
+}
+
 /// Names of the stores, Steadfast first.
 pub(crate) const NAMES: &[&str] = &[
     "steadfast",
@@ -86,6 +100,20 @@ pub(crate) fn open(name: &str, opening: Opening<'_>) -> Box<dyn Store> {
         "rocksdb" => Box::new(stores::rocksdb::open(opening)),
         BTREEMAP => Box::new(stores::btreemap::BTreeMapStore::default()),
         unknown => panic!("no such store: {unknown}"),
+    }
+}
+
+/// Names of the stores whose transactions are measured.
+pub(crate) const LEDGERS: &[&str] = &["steadfast", "fjall", "redb"];
+
+/// Opens one of [`LEDGERS`]; it is created.
+pub(crate) fn open_ledger(name: &str, opening: Opening<'_>) -> Box<dyn Ledger> {
+    std::fs::create_dir_all(opening.dir).expect("the benches' folder can be written");
+    match name {
+        "steadfast" => Box::new(stores::steadfast::open(opening, false)),
+        "fjall" => Box::new(stores::fjall::open_optimistic(opening)),
+        "redb" => Box::new(stores::redb::open(opening)),
+        unknown => panic!("no such ledger: {unknown}"),
     }
 }
 

@@ -30,7 +30,7 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// A reading position in bytes that came from a disk or a stranger.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor<'a> {
     what: &'static str,
     bytes: &'a [u8],

@@ -43,6 +43,6 @@ pub use sabotage::{SABOTAGE_COMPILED_IN, SABOTAGE_VARIABLE, Sabotage, sabotaged,
 pub use sabotage::{sabotage_every_thread, sabotage_this_thread};
 pub use table::{Place, SortedTable, TableError, TableSlice};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
-pub use value::Value;
+pub use value::{ListRef, MapRef, Value, ValueRef};
 pub use version::{Version, VersionedValue};
 pub use write_set::{Write, WriteKind, WriteSet, Writes};

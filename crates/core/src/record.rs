@@ -3,7 +3,7 @@
 
 use triomphe::ThinArc;
 
-use crate::{Result, Timestamp, Value, Version, VersionedValue};
+use crate::{Result, Timestamp, Value, ValueRef, Version, VersionedValue};
 
 /// One version of one key: a value, or a tombstone.
 ///
@@ -149,6 +149,13 @@ impl Record {
     /// read, so an error here means that memory or the program is broken.
     pub fn value(&self) -> Result<Value> {
         Value::decode(self.value_bytes())
+    }
+
+    /// The value where it lies in the record: nothing is copied, and it lives as long as this
+    /// handle. Errors as of [`Record::value`]; those of items come when they are read.
+    #[inline]
+    pub fn value_ref(&self) -> Result<ValueRef<'_>> {
+        ValueRef::decode(self.value_bytes())
     }
 
     /// The value with its version and times, decoded.

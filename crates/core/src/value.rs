@@ -3,6 +3,8 @@
 //! An encoded value is one tag byte and its content; a value inside a list or a map has its
 //! length in front, the outermost ends where its bytes end. Integers are 8 bytes
 //! little-endian, maps keep their keys sorted, so equal values have equal bytes.
+//!
+//! A [`Value`] owns what it has, a [`ValueRef`] lends it from where it lies encoded.
 
 use std::collections::BTreeMap;
 
@@ -128,50 +130,33 @@ impl Value {
     }
 
     fn decode_at(bytes: &[u8], depth: usize) -> Result<Self> {
-        let mut cursor = Cursor::new("value", bytes);
         if depth > VALUE_DEPTH_MAX {
             return Err(Error::ValueTooDeep);
         }
-        let value = match cursor.u8()? {
-            NULL => Self::Null,
-            FALSE => Self::Bool(false),
-            TRUE => Self::Bool(true),
-            INT => Self::Int(i64::from_le_bytes(cursor.array()?)),
-            FLOAT => match f64::from_le_bytes(cursor.array()?) {
-                x if x.is_nan() => return Err(cursor.malformed("a float that is not a number")),
-                x => Self::Float(x),
-            },
-            STRING => Self::String(
-                std::str::from_utf8(cursor.rest())
-                    .map_err(|_| Cursor::new("value", bytes).malformed("text that is not UTF-8"))?
-                    .to_owned(),
-            ),
-            BYTES => Self::Bytes(cursor.rest().to_vec()),
-            LIST => {
-                let count = cursor.length()?;
+        Ok(match ValueRef::decode(bytes)? {
+            ValueRef::Null => Self::Null,
+            ValueRef::Bool(x) => Self::Bool(x),
+            ValueRef::Int(x) => Self::Int(x),
+            ValueRef::Float(x) => Self::Float(x),
+            ValueRef::String(text) => Self::String(text.to_owned()),
+            ValueRef::Bytes(bytes) => Self::Bytes(bytes.to_vec()),
+            ValueRef::List(mut encoded) => {
                 // An item takes two bytes at the least, so a false count cannot make this large.
-                let mut items = Vec::with_capacity(count.min(cursor.left() / 2));
-                for _ in 0..count {
-                    items.push(Self::decode_at(cursor.bytes()?, depth + 1)?);
+                let mut items = Vec::with_capacity(encoded.left.min(encoded.cursor.left() / 2));
+                while let Some(item) = encoded.next_encoded() {
+                    items.push(Self::decode_at(item?, depth + 1)?);
                 }
                 Self::List(items)
             }
-            MAP => {
-                let count = cursor.length()?;
+            ValueRef::Map(mut encoded) => {
                 let mut items = BTreeMap::new();
-                for _ in 0..count {
-                    let name = cursor.str()?.to_owned();
-                    if items.last_key_value().is_some_and(|(last, _)| *last >= name) {
-                        return Err(cursor.malformed("map keys out of order"));
-                    }
-                    items.insert(name, Self::decode_at(cursor.bytes()?, depth + 1)?);
+                while let Some(item) = encoded.next_encoded() {
+                    let (name, item) = item?;
+                    items.insert(name.to_owned(), Self::decode_at(item, depth + 1)?);
                 }
                 Self::Map(items)
             }
-            _ => return Err(cursor.malformed("an unknown kind of value")),
-        };
-        cursor.end()?;
-        Ok(value)
+        })
     }
 
     /// The bytes in an encoded [`Value::Bytes`], where they lie.
@@ -204,6 +189,155 @@ impl Value {
     pub fn as_int(&self) -> Option<i64> {
         if let Self::Int(n) = self { Some(*n) } else { None }
     }
+}
+
+/// A value where it lies encoded: text and bytes are lent, nothing is copied or allocated.
+///
+/// What reading a [`Value`] costs is mostly making it. [`Record::value_ref`](crate::Record) does
+/// without.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ValueRef<'a> {
+    /// Nothing, which is not the same as no value.
+    Null,
+    /// True or false.
+    Bool(bool),
+    /// A signed integer.
+    Int(i64),
+    /// A floating-point number.
+    Float(f64),
+    /// Text.
+    String(&'a str),
+    /// Bytes.
+    Bytes(&'a [u8]),
+    /// Values in order, read one by one.
+    List(ListRef<'a>),
+    /// Values by name, read one by one.
+    Map(MapRef<'a>),
+}
+
+impl<'a> ValueRef<'a> {
+    /// Reads what [`Value::encode`] wrote. The items of a list or map are checked when they are
+    /// read.
+    #[inline]
+    pub fn decode(bytes: &'a [u8]) -> Result<Self> {
+        match bytes {
+            [BYTES, rest @ ..] => Ok(Self::Bytes(rest)),
+            _ => Self::decode_other(bytes),
+        }
+    }
+
+    fn decode_other(bytes: &'a [u8]) -> Result<Self> {
+        let mut cursor = Cursor::new("value", bytes);
+        let value = match cursor.u8()? {
+            NULL => Self::Null,
+            FALSE => Self::Bool(false),
+            TRUE => Self::Bool(true),
+            INT => Self::Int(i64::from_le_bytes(cursor.array()?)),
+            FLOAT => match f64::from_le_bytes(cursor.array()?) {
+                x if x.is_nan() => return Err(cursor.malformed("a float that is not a number")),
+                x => Self::Float(x),
+            },
+            STRING => Self::String(
+                std::str::from_utf8(cursor.rest())
+                    .map_err(|_| Cursor::new("value", bytes).malformed("text that is not UTF-8"))?,
+            ),
+            BYTES => Self::Bytes(cursor.rest()),
+            LIST => return Ok(Self::List(ListRef { left: cursor.length()?, cursor })),
+            MAP => return Ok(Self::Map(MapRef { left: cursor.length()?, cursor, last: None })),
+            _ => return Err(cursor.malformed("an unknown kind of value")),
+        };
+        cursor.end()?;
+        Ok(value)
+    }
+
+    /// The bytes, if this is [`ValueRef::Bytes`].
+    #[inline]
+    pub const fn as_bytes(&self) -> Option<&'a [u8]> {
+        if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// The text, if this is [`ValueRef::String`].
+    #[inline]
+    pub const fn as_str(&self) -> Option<&'a str> {
+        if let Self::String(text) = self { Some(text) } else { None }
+    }
+
+    /// The integer, if this is [`ValueRef::Int`].
+    #[inline]
+    pub const fn as_int(&self) -> Option<i64> {
+        if let Self::Int(n) = self { Some(*n) } else { None }
+    }
+}
+
+/// The items of an encoded list, in order. After an error there are no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListRef<'a> {
+    cursor: Cursor<'a>,
+    left: usize,
+}
+
+impl<'a> ListRef<'a> {
+    fn next_encoded(&mut self) -> Option<Result<&'a [u8]>> {
+        next_item(&mut self.cursor, &mut self.left, Cursor::bytes)
+    }
+}
+
+impl<'a> Iterator for ListRef<'a> {
+    type Item = Result<ValueRef<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.next_encoded()?.and_then(ValueRef::decode))
+    }
+}
+
+/// The items of an encoded map, in the order of their names. After an error there are no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MapRef<'a> {
+    cursor: Cursor<'a>,
+    left: usize,
+    last: Option<&'a str>,
+}
+
+impl<'a> MapRef<'a> {
+    fn next_encoded(&mut self) -> Option<Result<(&'a str, &'a [u8])>> {
+        let last = &mut self.last;
+        next_item(&mut self.cursor, &mut self.left, |cursor| {
+            let name = cursor.str()?;
+            if last.replace(name).is_some_and(|last| last >= name) {
+                return Err(cursor.malformed("map keys out of order"));
+            }
+            Ok((name, cursor.bytes()?))
+        })
+    }
+}
+
+impl<'a> Iterator for MapRef<'a> {
+    type Item = Result<(&'a str, ValueRef<'a>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.next_encoded()?;
+        Some(item.and_then(|(name, item)| Ok((name, ValueRef::decode(item)?))))
+    }
+}
+
+/// The next of `left` items, or, behind the last one, the error that there is more.
+fn next_item<'a, T>(
+    cursor: &mut Cursor<'a>,
+    left: &mut usize,
+    read: impl FnOnce(&mut Cursor<'a>) -> Result<T>,
+) -> Option<Result<T>> {
+    let item = match left.checked_sub(1) {
+        None => cursor.end().err().map(Err),
+        Some(fewer) => {
+            *left = fewer;
+            Some(read(cursor))
+        }
+    };
+    if matches!(item, Some(Err(_))) {
+        *left = 0;
+        cursor.rest();
+    }
+    item
 }
 
 macro_rules! from {
@@ -267,17 +401,58 @@ pub(crate) mod tests {
             let text = if let Value::String(text) = &value { text.clone() } else { "".into() };
             prop_assert_eq!(Value::is_string(&out, &text), value == Value::String(text.clone()));
             prop_assert!(!Value::is_string(&out, &format!("{text}.")));
+            prop_assert_eq!(owned(ValueRef::decode(&out).unwrap()), Ok(value.clone()));
             prop_assert_eq!(Value::decode(&out), Ok(value));
         }
 
         #[test]
         fn no_bytes_make_decoding_panic_and_what_decodes_encodes_the_same(bytes: Vec<u8>) {
             if let Ok(value) = Value::decode(&bytes) {
+                prop_assert_eq!(owned(ValueRef::decode(&bytes).unwrap()), Ok(value.clone()));
                 let mut out = Vec::new();
                 value.encode(&mut out).unwrap();
                 prop_assert_eq!(out, bytes);
             }
         }
+    }
+
+    /// A value made of what is lent.
+    fn owned(value: ValueRef<'_>) -> Result<Value> {
+        Ok(match value {
+            ValueRef::Null => Value::Null,
+            ValueRef::Bool(x) => Value::Bool(x),
+            ValueRef::Int(x) => Value::Int(x),
+            ValueRef::Float(x) => Value::Float(x),
+            ValueRef::String(text) => Value::String(text.to_owned()),
+            ValueRef::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
+            ValueRef::List(items) => {
+                Value::List(items.map(|item| owned(item?)).collect::<Result<_>>()?)
+            }
+            ValueRef::Map(items) => Value::Map(
+                items
+                    .map(|item| item.and_then(|(name, item)| Ok((name.to_owned(), owned(item)?))))
+                    .collect::<Result<_>>()?,
+            ),
+        })
+    }
+
+    #[test]
+    fn a_lent_list_or_map_ends_with_its_first_error() {
+        let list = |bytes: &[u8]| match ValueRef::decode(bytes) {
+            Ok(ValueRef::List(items)) => items.map(|item| item.is_ok()).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(list(&[LIST, 2, 1, NULL, 1, TRUE]), [true, true]);
+        assert_eq!(list(&[LIST, 1, 1, NULL, 1, TRUE]), [true, false], "more than was counted");
+        assert_eq!(list(&[LIST, 2, 1, NULL]), [true, false], "fewer than were counted");
+        assert_eq!(list(&[LIST, 3, 9, NULL, 1, TRUE]), [false], "an item beyond the end");
+        let names = |bytes: &[u8]| match ValueRef::decode(bytes) {
+            Ok(ValueRef::Map(items)) => items.map(|item| item.is_ok()).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(names(&[MAP, 2, 1, b'a', 1, NULL, 1, b'b', 1, NULL]), [true, true]);
+        assert_eq!(names(&[MAP, 2, 1, b'b', 1, NULL, 1, b'a', 1, NULL]), [true, false]);
+        assert_eq!(names(&[MAP, 2, 1, b'a', 1, NULL, 1, b'a', 1, NULL]), [true, false]);
     }
 
     #[test]

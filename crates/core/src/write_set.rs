@@ -48,6 +48,14 @@ impl WriteSet {
         Self { bytes: Vec::new(), writes: 0, deltas: 0 }
     }
 
+    /// No writes, and room for about `bytes` bytes of keys and values.
+    ///
+    /// Growing a buffer takes a lock of the allocator, which the thread that freed it last may
+    /// be holding.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes + HEAD_BYTES_MAX), ..Self::new() }
+    }
+
     /// Adds a put of `value`, which is checked against its limits.
     pub fn put(&mut self, key: &Key, value: &Value, expiry: Option<Timestamp>) -> Result<()> {
         let (start, value_len) = (self.bytes.len(), value.encoded_len());

@@ -40,7 +40,7 @@ use crate::error::{Error, Result};
 use crate::namespaces::Namespaces;
 use crate::recent::{ReadSet, Recent};
 use crate::subscription::Subscribers;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Instant, Mutex, MutexGuard, ThreadId, hint, thread, turn};
 
 /// A leader waits this long at most for a group as large as the last one to come together.
@@ -173,6 +173,8 @@ pub(crate) struct Pipeline {
     queued: AtomicUsize,
     /// How many failures wait to be told to their committers.
     failures: AtomicUsize,
+    /// Whether somebody has taken the log, for those who spin: a hint, the state says for sure.
+    log_taken: AtomicBool,
     /// The newest version that is known durable.
     promised: AtomicU64,
     /// Transactions above this many bytes are streamed.
@@ -254,6 +256,7 @@ impl Pipeline {
             wake: Condvar::new(),
             queued: AtomicUsize::new(0),
             failures: AtomicUsize::new(0),
+            log_taken: AtomicBool::new(false),
             promised: AtomicU64::new(start.promised.0),
             frame_bytes_max,
             epoch: OnceLock::new(),
@@ -469,6 +472,7 @@ impl Pipeline {
             pipeline: self.clone(),
             version,
             records: Some(records),
+            _writes: writes,
             superseded: Some(superseded),
             level,
             created,
@@ -793,6 +797,7 @@ impl Pipeline {
         if let Some(records) = records {
             self.note_applied(&mut state, version, records);
         }
+        let mut spins = level < 2;
         loop {
             if let Some(error) = state.failed.remove(&version) {
                 self.failures.store(state.failed.len(), Ordering::Release);
@@ -807,31 +812,42 @@ impl Pipeline {
             if let Some(reason) = &state.poisoned {
                 return Err(Error::Unknown { reason: reason.clone() });
             }
-            if state.log.is_none() && level < 2 {
-                drop(state);
-                for _ in 0..SPINS {
-                    if self.is_published(version) {
-                        return Ok(());
-                    }
-                    hint::spin_loop();
-                }
-                state = self.lock();
-                if state.log.is_some() || self.store.current_version() >= version {
-                    continue;
-                }
-            }
-            if state.queue.is_empty() || state.log.is_none() {
-                state = self.sleep(state);
-                continue;
-            }
-            if let Some(log) = state.log.take() {
+            if !state.queue.is_empty()
+                && let Some(log) = state.log.take()
+            {
                 self.lead(state, log);
                 if self.is_published(version) {
                     return Ok(());
                 }
                 state = self.lock();
+            } else if spins {
+                drop(state);
+                if self.spin(version) {
+                    return Ok(());
+                }
+                state = self.lock();
+                spins = false;
+            } else {
+                state = self.sleep(state);
+                spins = level < 2;
             }
         }
+    }
+
+    /// Looks again and again for a moment, until `version` is published, which is returned, or
+    /// something is to be written and nobody does. What it waits for is the write of another
+    /// thread, or that one with a lower version puts its records into the store.
+    fn spin(&self, version: Version) -> bool {
+        for _ in 0..SPINS {
+            if self.is_published(version) {
+                return true;
+            }
+            if self.queued.load(Ordering::Acquire) > 0 && !self.log_taken.load(Ordering::Acquire) {
+                return false;
+            }
+            hint::spin_loop();
+        }
+        false
     }
 
     /// Whether `version` is visible, as far as can be told without a lock. Subscribers are told
@@ -1035,7 +1051,8 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    const fn new(pipeline: &'a Pipeline, log: Log) -> Self {
+    fn new(pipeline: &'a Pipeline, log: Log) -> Self {
+        pipeline.log_taken.store(true, Ordering::Release);
         Self { pipeline, log: Some(log) }
     }
 
@@ -1043,7 +1060,9 @@ impl<'a> Held<'a> {
         self.log.as_mut().expect("it is given back only at the end")
     }
 
+    /// With the state locked, which the log goes back into.
     fn give_back(mut self) -> Log {
+        self.pipeline.log_taken.store(false, Ordering::Release);
         self.log.take().expect("it is given back once")
     }
 }
@@ -1052,6 +1071,7 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         if self.log.take().is_some() {
             let mut state = self.pipeline.lock();
+            self.pipeline.log_taken.store(false, Ordering::Release);
             state.poisoned.get_or_insert_with(|| "whoever wrote the log panicked".into());
             state.log = Some(Log::Closed);
             self.pipeline.unlock_and_wake(state);

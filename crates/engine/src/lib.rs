@@ -81,8 +81,8 @@ pub use steadfast_core::signal::{Decay, Observation, Signal, SignalDefinition, W
 #[cfg(feature = "serde")]
 pub use steadfast_core::typed;
 pub use steadfast_core::{
-    Clock, Entropy, ManualClock, Namespace, Retention, RetentionPolicy, RunId, SystemClock,
-    Timestamp, TypeTag, Value, Version, VersionedValue, limits,
+    Clock, Entropy, ListRef, ManualClock, MapRef, Namespace, Record, Retention, RetentionPolicy,
+    RunId, SystemClock, Timestamp, TypeTag, Value, ValueRef, Version, VersionedValue, limits,
 };
 pub use steadfast_durability::layout::DiskUsage;
 pub use steadfast_durability::recovery::{LogClass, RecoveryPolicy, RecoveryReport, SnapshotClass};

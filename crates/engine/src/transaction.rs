@@ -138,7 +138,7 @@ impl Transaction {
 
     /// Submits as the version and time given, for restoring a dump.
     pub(crate) fn submit_as(&mut self, fixed: Option<(Version, Timestamp)>) -> Result<Pending> {
-        let mut writes = WriteSet::new();
+        let mut writes = WriteSet::with_capacity(self.bytes);
         let mut namespaces: Vec<NamespaceId> = Vec::new();
         for record in self.writes.values() {
             if record.is_tombstone() {
@@ -253,7 +253,8 @@ impl Transaction {
     }
 
     fn put_unchecked(&mut self, key: &Key, value: &Value, expiry: Option<Timestamp>) -> Result<()> {
-        let mut bytes = key.as_bytes().to_vec();
+        let mut bytes = Vec::with_capacity(key.as_bytes().len() + value.encoded_len());
+        bytes.extend_from_slice(key.as_bytes());
         value.encode(&mut bytes)?;
         let builder = self.builder(expiry);
         self.write(builder.put(&bytes, key.as_bytes().len()))

@@ -1,11 +1,16 @@
 //! fjall: a 2 GiB block cache; strict is a batch with `PersistMode::SyncAll`, buffered an
 //! `insert`, which hands its bytes to the kernel. To keep the whole journal, memtable and
-//! journals get more room than the rows need.
+//! journals get more room than the rows need. Transactions are its optimistic ones, with
+//! `PersistMode::SyncAll` or their default, `Buffer`.
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Snapshot};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, OptimisticTxDatabase, OptimisticTxKeyspace,
+    PersistMode, Readable as _, Snapshot,
+};
 
 use crate::data::{self, KeyBytes, PREFIX_BYTES};
-use crate::store::{Level, Opening, Reader, Row, Store};
+use crate::store::{Ledger, Level, Opening, Reader, Row, Store};
+use crate::transactions;
 
 const CACHE_BYTES: u64 = 2 << 30;
 const KEPT_MEMTABLE_BYTES: u64 = 4 << 30;
@@ -89,5 +94,61 @@ impl Reader for InSnapshot<'_> {
 
     fn scan_prefix(&mut self, prefix: &[u8; PREFIX_BYTES]) -> (u64, u64) {
         Self::add(self.snapshot.prefix(&self.store.rows, prefix))
+    }
+}
+
+/// Its optimistic transactions.
+pub(crate) struct Optimistic {
+    db: OptimisticTxDatabase,
+    rows: OptimisticTxKeyspace,
+    persist: PersistMode,
+}
+
+pub(crate) fn open_optimistic(opening: Opening<'_>) -> Optimistic {
+    let builder = OptimisticTxDatabase::builder(opening.dir).cache_size(CACHE_BYTES);
+    let db = builder.open().expect("it opens");
+    let rows = db.keyspace("rows", KeyspaceCreateOptions::default).expect("it opens");
+    let persist = match opening.level {
+        Level::Strict => PersistMode::SyncAll,
+        Level::Buffered => PersistMode::Buffer,
+    };
+    Optimistic { db, rows, persist }
+}
+
+impl Optimistic {
+    /// Whether `work` was committed, or lost to another transaction.
+    fn transaction(&self, work: impl FnOnce(&mut fjall::OptimisticWriteTx)) -> bool {
+        let txn = self.db.write_tx().expect("it begins");
+        let mut txn = txn.durability(Some(self.persist));
+        work(&mut txn);
+        txn.commit().expect("it commits").is_ok()
+    }
+}
+
+impl Ledger for Optimistic {
+    fn open_accounts(&self, rows: &[Row]) {
+        let opened = self.transaction(|txn| {
+            rows.iter().for_each(|(key, value)| txn.insert(&self.rows, &key[..], &value[..]));
+        });
+        assert!(opened, "nobody else writes yet");
+    }
+
+    fn transfer(&self, from: &KeyBytes, to: &KeyBytes) -> u64 {
+        let transfer = |txn: &mut fjall::OptimisticWriteTx| {
+            let account = |key| txn.get(&self.rows, key).expect("it reads").expect("it is there");
+            let (less, more) = transactions::moved(&account(from), &account(to));
+            txn.insert(&self.rows, &from[..], &less[..]);
+            txn.insert(&self.rows, &to[..], &more[..]);
+        };
+        let mut lost = 0;
+        while !self.transaction(transfer) {
+            lost += 1;
+        }
+        lost
+    }
+
+    fn balance(&self, account: &KeyBytes) -> u64 {
+        let found = self.rows.get(account).expect("it reads");
+        transactions::balance(&found.expect("the account is there"))
     }
 }

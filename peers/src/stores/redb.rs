@@ -7,7 +7,8 @@ use redb::{
 };
 
 use crate::data::{self, KeyBytes, PREFIX_BYTES};
-use crate::store::{Level, Opening, Reader, Row, Store};
+use crate::store::{Ledger, Level, Opening, Reader, Row, Store};
+use crate::transactions;
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 
@@ -47,6 +48,35 @@ impl Store for Redb {
 
     fn reader(&self) -> Box<dyn Reader + '_> {
         Box::new(InTable { store: self, table: self.table() })
+    }
+}
+
+/// It has one writing transaction at a time: the other thread waits.
+impl Ledger for Redb {
+    fn open_accounts(&self, rows: &[Row]) {
+        self.commit(rows);
+    }
+
+    fn transfer(&self, from: &KeyBytes, to: &KeyBytes) -> u64 {
+        let mut txn = self.db.begin_write().expect("it begins");
+        txn.set_durability(self.durability).expect("no savepoints are in the way");
+        {
+            let mut table = txn.open_table(ROWS).expect("the table is there");
+            let account = |key: &KeyBytes| {
+                let found = table.get(&key[..]).expect("it reads");
+                found.expect("the account is there").value().to_vec()
+            };
+            let (less, more) = transactions::moved(&account(from), &account(to));
+            table.insert(&from[..], &less[..]).expect("it takes a row");
+            table.insert(&to[..], &more[..]).expect("it takes a row");
+        }
+        txn.commit().expect("it commits");
+        0
+    }
+
+    fn balance(&self, account: &KeyBytes) -> u64 {
+        let found = self.table().get(&account[..]).expect("it reads");
+        transactions::balance(found.expect("the account is there").value())
     }
 }
 

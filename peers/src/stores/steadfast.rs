@@ -6,7 +6,8 @@ use steadfast::{CompactMode, DatabaseConfig, View};
 
 use crate::data::{KeyBytes, PREFIX_BYTES};
 use crate::ours::Ours;
-use crate::store::{Level, Opening, Reader, Row, Store};
+use crate::store::{Ledger, Level, Opening, Reader, Row, Store};
+use crate::transactions;
 
 pub(crate) struct Steadfast {
     ours: Ours,
@@ -45,6 +46,38 @@ impl Store for Steadfast {
 
     fn reader(&self) -> Box<dyn Reader + '_> {
         Box::new(InView { ours: &self.ours, view: self.ours.view(), decoded: self.decoded })
+    }
+}
+
+impl Ledger for Steadfast {
+    fn open_accounts(&self, rows: &[Row]) {
+        self.commit(rows);
+    }
+
+    fn transfer(&self, from: &KeyBytes, to: &KeyBytes) -> u64 {
+        let Ours { db, run } = &self.ours;
+        let mut begun = 0;
+        let transfer = |txn: &mut steadfast::Transaction| {
+            begun += 1;
+            let mut account = |key| {
+                let found = txn.kv_get(*run, key)?.expect("the account is there");
+                Ok::<_, steadfast::Error>(found.value)
+            };
+            let (less, more) = (account(from)?, account(to)?);
+            let bytes = "bytes were written";
+            let (less, more) = (less.as_bytes().expect(bytes), more.as_bytes().expect(bytes));
+            let (less, more) = transactions::moved(less, more);
+            txn.kv_put(*run, from, &less)?;
+            txn.kv_put(*run, to, &more)
+        };
+        db.transaction(transfer).expect("it commits");
+        begun - 1
+    }
+
+    fn balance(&self, account: &KeyBytes) -> u64 {
+        let found = self.ours.db.kv_get(self.ours.run, account).expect("it reads");
+        let value = found.expect("the account is there").value;
+        transactions::balance(value.as_bytes().expect("bytes were written"))
     }
 }
 

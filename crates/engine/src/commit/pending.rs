@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use steadfast_core::{CrashPoint, NamespaceId, Record, Version, check_crash_point};
+use steadfast_core::{CrashPoint, NamespaceId, Record, Version, WriteSet, check_crash_point};
 use steadfast_durability::wal::segment::Epoch;
 
 use super::Pipeline;
@@ -17,6 +17,9 @@ pub struct Pending {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) version: Version,
     pub(super) records: Option<Vec<Record>>,
+    /// Held so that the thread that made it frees it, as allocators like it, and not whoever
+    /// leads the group.
+    pub(super) _writes: Arc<WriteSet>,
     pub(super) superseded: Option<steadfast_storage::Applied>,
     pub(super) level: u8,
     pub(super) created: Vec<NamespaceId>,
