@@ -80,6 +80,7 @@ impl Database {
                 created: self.now(),
                 namespaces: namespace.into_iter().map(|ns| (run.namespace, ns)).collect(),
                 floors: Vec::new(),
+                forks: Vec::new(),
             };
             Ok::<_, Error>((meta, Vec::new()))
         };

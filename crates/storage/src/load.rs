@@ -44,6 +44,7 @@ impl Inner {
             let _loading = lock::lock(sections.loading(section));
             if !sections.is_loaded(section) {
                 let mut records = read(&*sections.table)?;
+                self.note_forks_in(&records);
                 rows = records.len();
                 fold_waiting(&mut records, sections.take_deltas(section));
                 let total = usize::try_from(sections.table.rows()).unwrap_or(usize::MAX);
