@@ -28,6 +28,7 @@ use steadfast_storage::UnifiedStore;
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::error::{Error, Result};
+use crate::fork::get_beneath;
 use crate::last_events::LastEvents;
 use crate::loading::Loading;
 use crate::maintenance::{Jobs, Threads, run_by_hand};
@@ -575,6 +576,14 @@ impl Database {
         check_live_at(&self.inner.namespaces, run, || self.current_version())?;
         // Asking for the time costs as much as the read; few records expire.
         let record = self.inner.store.get_latest(key, Timestamp::ZERO)?;
+        if record.is_none() && self.inner.namespaces.has_ancestors(run.namespace) {
+            let view = self.inner.store.view(self.now());
+            // What is its own may have come meanwhile.
+            return match view.get(key)? {
+                None => get_beneath(&view, &self.inner.namespaces, key),
+                found => Ok(found),
+            };
+        }
         Ok(record.filter(|record| record.expiry().is_none_or(|expiry| self.now() < expiry)))
     }
 

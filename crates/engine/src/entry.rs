@@ -7,6 +7,7 @@ use steadfast_durability::wal::writer::NamespaceLookup;
 
 use crate::error::{Error, Result};
 use crate::events::{Event, decode_event};
+use crate::fork::Versions;
 use crate::runs::{Run, RunInfo};
 use crate::source::Source;
 use crate::view::View;
@@ -154,13 +155,18 @@ impl View {
             return Entries { rows: Box::new(std::iter::once(Err(error))) };
         }
         let start = run.namespace.0.to_be_bytes().to_vec();
-        let range = match (history, prefix_end(&start)) {
-            (false, Some(end)) => self.inner.range(start..end),
-            (false, None) => self.inner.range(start..),
-            (true, Some(end)) => self.inner.range_versions(start..end),
-            (true, None) => self.inner.range_versions(start..),
-        };
-        Entries { rows: Box::new(range.map(|row| row.map_err(Into::into))) }
+        let end = prefix_end(&start);
+        if !history {
+            let mut source = self;
+            return Entries { rows: Box::new(source.rows(start, end)) };
+        }
+        let versions = Versions::new(&self.inner, &self.namespaces, &start, end.as_deref());
+        Entries {
+            rows: match versions {
+                Ok(versions) => Box::new(versions),
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            },
+        }
     }
 
     /// Every run, in the order in which their data lies, which is the order in which they

@@ -16,6 +16,7 @@ use crate::commit::Receipt;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::event_chain::{ChainCheck, EventHash, EventHead, seal, stored_hash};
+use crate::fork::Versions;
 use crate::runs::Run;
 use crate::source::{Rows, Source};
 use crate::transaction::Transaction;
@@ -233,11 +234,9 @@ fn read(
 /// Follows the chain of a stream through `records`, all there are of it.
 fn verify(
     records: impl Iterator<Item = Result<Record>>,
-    run: Run,
-    stream: &[u8],
+    mut chain: ChainCheck,
     kept: Option<&EventHead>,
 ) -> Result<Option<EventHead>> {
-    let mut chain = ChainCheck::new(run.id, stream);
     let mut found = None;
     for record in records {
         let head = chain.next(&record?)?;
@@ -404,6 +403,11 @@ impl View {
         self.verify_stream(run, stream.as_bytes(), Some(head))
     }
 
+    /// A chain that nothing was read of yet.
+    fn chain_of(&self, run: Run, stream: &[u8]) -> ChainCheck {
+        ChainCheck::new(run.id, stream).going_back_to(&self.namespaces.ancestors(run.namespace))
+    }
+
     pub(crate) fn verify_stream(
         &self,
         run: Run,
@@ -413,11 +417,9 @@ impl View {
         Source::check_run(&self, run)?;
         let start = stream_prefix(run.namespace, stream)?;
         // Every version: an event has one, and it is no deletion.
-        let records = match prefix_end(&start) {
-            Some(end) => self.inner.range_versions(start..end),
-            None => self.inner.range_versions(start..),
-        };
-        verify(records.map(|row| Ok(row?)), run, stream, head)
+        let end = prefix_end(&start);
+        let records = Versions::new(&self.inner, &self.namespaces, &start, end.as_deref())?;
+        verify(records, self.chain_of(run, stream), head)
     }
 
     /// Follows the hash chains of all streams of `run`. Returns how many there are.
@@ -502,7 +504,8 @@ impl Transaction {
         let start = stream_prefix(run.namespace, stream.as_bytes())?;
         let end = prefix_end(&start);
         let rows = Source::rows(self, start, end);
-        verify(rows, run, stream.as_bytes(), None)
+        let chain = self.committed().chain_of(run, stream.as_bytes());
+        verify(rows, chain, None)
     }
 
     /// Appends an event to `stream` in `run`. Returns its sequence number.

@@ -65,7 +65,8 @@ impl Restore {
         status: RunStatus,
         created: Timestamp,
     ) -> Result<Run> {
-        self.transaction.add_run(name, namespace, status, created, BTreeMap::new())
+        let from = (Vec::new(), None);
+        self.transaction.add_run(name, namespace, status, created, BTreeMap::new(), from)
     }
 
     /// Changes what is said of a run that is there: a status and metadata that it got after it
