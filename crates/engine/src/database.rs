@@ -27,6 +27,7 @@ use steadfast_storage::UnifiedStore;
 
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
+use crate::deletion::held_for_forks;
 use crate::error::{Error, Result};
 use crate::fork::get_beneath;
 use crate::last_events::LastEvents;
@@ -393,6 +394,7 @@ impl Database {
             load: self.inner.upkeep.load_stats(),
             commit_times_bytes: self.inner.upkeep.times.heap_bytes(),
             idempotency_keys: self.view()?.all_event_keys().ok(),
+            held_for_forks_bytes: held_for_forks(&self.inner.store)?,
             running_transactions,
             poisoned,
         })

@@ -91,6 +91,26 @@ impl Database {
     }
 }
 
+/// Bytes in memory of deleted runs that forks see through to.
+pub(crate) fn held_for_forks(store: &UnifiedStore) -> Result<u64> {
+    let mut bytes = 0;
+    for namespace in store.pinned_namespaces() {
+        if grave(store, namespace)?.is_none() {
+            continue;
+        }
+        let view = store.view(steadfast_core::Timestamp::ZERO);
+        let first = Key::first_of(namespace, TypeTag::Kv).as_bytes().to_vec();
+        let rows = match steadfast_core::prefix_end(&namespace.0.to_be_bytes()) {
+            Some(end) => view.range_versions(first..end),
+            None => view.range_versions(first..),
+        };
+        for row in rows.filter(|row| row.as_ref().map_or(true, |row| !row.is_tombstone())) {
+            bytes += row?.payload_bytes() as u64;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Lays tombstones over the rows of every deleted run of `namespaces`, from where retention and
 /// the open views let them go. Everything must be in memory. `proceed` is told
 /// of the bytes of every step, and says whether there is to be another.

@@ -364,12 +364,22 @@ impl Transaction {
         (ancestors, forked): (Vec<RunId>, Option<Version>),
     ) -> Result<Run> {
         let key = index_key(name)?;
-        let namespaces = self.database().namespaces();
-        let interned = namespaces.intern(namespace)?;
-        namespaces.set_ancestors(interned, &ancestors);
-        let run = Run { id: namespace.run(), namespace: interned };
+        let run = self.add_namespace(namespace, &ancestors)?;
         let entry = IndexEntry { run, status, created, metadata, since: None, ancestors, forked };
         self.put_in_system(&key, &Value::Map(entry.into_map()))?;
+        Ok(run)
+    }
+
+    /// Takes a run into the dictionary that this transaction writes to before it is in the index.
+    pub(crate) fn add_namespace(
+        &mut self,
+        namespace: &Namespace,
+        ancestors: &[RunId],
+    ) -> Result<Run> {
+        let namespaces = self.database().namespaces();
+        let interned = namespaces.intern(namespace)?;
+        namespaces.set_ancestors(interned, ancestors);
+        let run = Run { id: namespace.run(), namespace: interned };
         self.note_created(run);
         Ok(run)
     }

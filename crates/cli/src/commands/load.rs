@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use steadfast::{Database, Entry, Run, RunId, RunStatus, Timestamp, Version};
+use steadfast::{Database, Entry, Namespace, Run, RunId, RunStatus, Timestamp, Version};
 
 use crate::args::{Durability, LoadArgs, WriteArgs};
 use crate::database::{config, open_input};
@@ -54,6 +54,8 @@ struct Dump {
     version: Version,
     entries: u64,
     runs: BTreeMap<String, RunId>,
+    /// Runs that have entries from before them: what they were forked from has written those.
+    forks: HashMap<String, (Namespace, Vec<RunId>)>,
 }
 
 struct Line {
@@ -65,8 +67,13 @@ struct Line {
 impl Dump {
     fn read(input: impl Read) -> Result<Self> {
         let mut lines = Lines::new(input);
-        let mut dump =
-            Self { lines: Vec::new(), version: Version::ZERO, entries: 0, runs: BTreeMap::new() };
+        let mut dump = Self {
+            lines: Vec::new(),
+            version: Version::ZERO,
+            entries: 0,
+            runs: BTreeMap::new(),
+            forks: HashMap::new(),
+        };
         let mut runs: HashMap<String, Version> = HashMap::new();
         let mut end = None;
         while let Some(line) = lines.next().map_err(|error| Failure::io("input", &error))? {
@@ -117,7 +124,10 @@ impl Dump {
         run: RunLine,
         text: Box<str>,
     ) -> Result<()> {
-        let RunLine { name, namespace, version, created, changed, .. } = run;
+        let RunLine { name, namespace, version, created, changed, ancestors, .. } = run;
+        if !ancestors.is_empty() {
+            self.forks.insert(name.clone(), (namespace.clone(), ancestors));
+        }
         if runs.insert(name.clone(), version).is_some() {
             return Err(Failure::invalid(format!("the run `{name}` is there twice")));
         }
@@ -138,7 +148,7 @@ impl Dump {
     ) -> Result<()> {
         let (version, timestamp) = (entry.version(), entry.timestamp());
         match runs.get(run) {
-            Some(created) if *created <= version => {}
+            Some(created) if *created <= version || self.forks.contains_key(run) => {}
             Some(_) => {
                 return Err(Failure::invalid(format!("an entry older than its run `{run}`")));
             }
@@ -172,11 +182,13 @@ impl Dump {
                 match line {
                     DumpLine::Run(line) => {
                         let RunLine { name, namespace, status, metadata, created, .. } = line;
+                        let (ancestors, forked) = (line.ancestors, line.forked);
                         if line.version == *version {
                             // What was changed later is changed then.
                             let first =
                                 if line.changed.is_some() { RunStatus::Active } else { status };
-                            let run = restore.run(&name, &namespace, first, created)?;
+                            let from = (ancestors, forked);
+                            let run = restore.run(&name, &namespace, first, created, from)?;
                             runs.insert(name.clone(), run);
                         }
                         if line.changed.map_or(line.version, |changed| changed.0) == *version
@@ -189,8 +201,15 @@ impl Dump {
                         restore.signal_definition(&line.name, &line.definition)?;
                     }
                     DumpLine::Entry { run, entry } => {
-                        let run = runs.get(&run).expect("its run was checked to come before");
-                        restore.entry(*run, &entry)?;
+                        let run = match (runs.get(&run), self.forks.get(&run)) {
+                            (Some(run), _) => *run,
+                            (None, Some((namespace, ancestors))) => {
+                                let forked = restore.run_to_come(namespace, ancestors)?;
+                                *runs.entry(run).or_insert(forked)
+                            }
+                            (None, None) => unreachable!("its run was checked to come before"),
+                        };
+                        restore.entry(run, &entry)?;
                     }
                     DumpLine::End { .. } | DumpLine::Unknown => {}
                 }

@@ -67,6 +67,7 @@ fn to_json(database: &Database, stats: &Stats) -> String {
         .number("sections_rebuilt", bytes(stats.load.rebuilt))
         .json("sections_failed", &list(failed))
         .json("idempotency_keys", &stats.idempotency_keys.map_or("null".into(), |n| n.to_string()))
+        .number("held_for_forks_bytes", stats.held_for_forks_bytes)
         .number("transactions_replayed", report.stats.txns_applied)
         .text("log", &report.log.to_string())
         .number("recovery_us", micros(report.duration))
@@ -97,6 +98,9 @@ fn rows(database: &Database, stats: &Stats) -> Vec<[String; 2]> {
     ];
     if let Some(keys) = stats.idempotency_keys.filter(|keys| *keys > 0) {
         rows.push(row("idempotency keys", count(keys)));
+    }
+    if stats.held_for_forks_bytes > 0 {
+        rows.push(row("of deleted runs, for forks", size(stats.held_for_forks_bytes)));
     }
     if let Some(time) = stats.load.loaded_after.filter(|_| stats.load.sections > 0) {
         rows.push(row("all in memory after", duration(time)));
