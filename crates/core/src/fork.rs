@@ -12,6 +12,7 @@
 //! Little endian. The version 0 is that of the commit which wrote the record: it is not known
 //! before, and what that commit wrote itself belongs to it.
 
+use crate::limits::FORK_DEPTH_MAX;
 use crate::{Key, NamespaceId, Record, TypeTag, Value, Version};
 
 /// The user part of the key of such a record. A run has one other key of that primitive, which
@@ -89,7 +90,10 @@ pub fn layers_of(record: &Record) -> Option<Vec<Layer>> {
             version: if version == Version::ZERO { record.version() } else { version },
         })
     };
-    layers.iter().map(layer).collect::<Option<Vec<_>>>().filter(|_| rest.is_empty())
+    if layers.len() > FORK_DEPTH_MAX || !rest.is_empty() {
+        return None;
+    }
+    layers.iter().map(layer).collect()
 }
 
 #[cfg(test)]
@@ -121,7 +125,9 @@ mod tests {
     #[test]
     fn nothing_else_passes_for_layers() {
         let key = fork_key(NamespaceId(7));
-        for value in [Value::Null, Value::Bytes(vec![0; 13]), Value::String("fork".into())] {
+        let too_many = Value::Bytes(vec![1; LAYER_BYTES * (FORK_DEPTH_MAX + 1)]);
+        let odd = Value::Bytes(vec![0; LAYER_BYTES + 1]);
+        for value in [Value::Null, odd, too_many, Value::String("fork".into())] {
             assert_eq!(layers_of(&record(&key, &value)), None, "{value:?}");
         }
         let layers = layers_value(&[]);

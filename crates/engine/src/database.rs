@@ -394,7 +394,7 @@ impl Database {
             load: self.inner.upkeep.load_stats(),
             commit_times_bytes: self.inner.upkeep.times.heap_bytes(),
             idempotency_keys: self.view()?.all_event_keys().ok(),
-            held_for_forks_bytes: held_for_forks(&self.inner.store)?,
+            held_for_forks_bytes: held_for_forks(&self.inner.store).ok(),
             running_transactions,
             poisoned,
         })

@@ -38,8 +38,9 @@ pub struct Stats {
     /// them from being counted. They are counted now, so many make this take longer.
     pub idempotency_keys: Option<u64>,
     /// Bytes of keys and values in memory of runs that were deleted, kept for those that were
-    /// forked from them. They are counted now, too.
-    pub held_for_forks_bytes: u64,
+    /// forked from them; `None` where damage keeps them from being counted. They are counted now,
+    /// too.
+    pub held_for_forks_bytes: Option<u64>,
     /// Transactions that began and have not ended.
     pub running_transactions: usize,
     /// Why the database takes no more writes, if so.
