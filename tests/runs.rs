@@ -14,6 +14,8 @@ enum Told {
     Ended(u64, RunStatus),
     /// The run with this number was deleted.
     Deleted(u64),
+    /// The run with this number was forked.
+    Forked(u64),
 }
 
 fn end(db: &Database, ack: &Ack<Told>) -> std::result::Result<(), Failure> {
@@ -76,7 +78,7 @@ fn replaced(db: &Database, acked: &Acked<'_, Told>) -> std::result::Result<(), F
     };
     let last = acked.iter().filter_map(|told| match told {
         Told::Deleted(round) => Some(*round as i64),
-        Told::Ended(..) => None,
+        Told::Ended(..) | Told::Forked(_) => None,
     });
     let last = last.max().unwrap_or(-1);
     let found = look(db)?;
@@ -91,6 +93,71 @@ fn replaced(db: &Database, acked: &Acked<'_, Told>) -> std::result::Result<(), F
     };
     let rows = db.view()?.entries(fresh?.0).count();
     acked.expect(rows == 0, || format!("a new run has {rows} rows of an old one"))
+}
+
+/// A run of two keys is forked, overwritten, deleted and compacted away; the fork is written to in
+/// between, and the one of the round before is deleted.
+fn fork(db: &Database, ack: &Ack<Told>) -> std::result::Result<(), Failure> {
+    for round in ack.rounds(3) {
+        let (parent, child) = (format!("p{round}"), format!("c{round}"));
+        let run = db.transaction(|tx| {
+            let run = tx.create_run(&parent)?;
+            tx.kv_put(run, "a", round as i64)?;
+            tx.kv_put(run, "b", round as i64)?;
+            tx.event_append(run, "s", round as i64)?;
+            Ok(run)
+        })?;
+        let forked = db.fork_run(&parent, &child)?;
+        ack.done(Told::Forked(round));
+        db.kv_put(run.0, "a", -1)?;
+        db.event_append(forked, "s", 100)?;
+        if round == 1 {
+            db.checkpoint()?;
+        }
+        db.kv_put(run.0, "a", -2)?;
+        db.transaction(|tx| {
+            tx.kv_delete(forked, "b")?;
+            tx.kv_put(forked, "c", round as i64)
+        })?;
+        db.delete_run(&parent)?;
+        db.compact(CompactMode::Full)?;
+        if let Some(before) = round.checked_sub(1) {
+            db.delete_run(&format!("c{before}"))?;
+            ack.done(Told::Deleted(before));
+        }
+    }
+    Ok(())
+}
+
+fn forked(db: &Database, acked: &Acked<'_, Told>) -> std::result::Result<(), Failure> {
+    for told in acked.iter() {
+        let (Told::Forked(round) | Told::Deleted(round)) = told else { continue };
+        let gone = db.resolve_run(&format!("c{round}")).is_err();
+        let may_be_gone = *round < 2;
+        acked.expect(!gone || may_be_gone, || format!("fork {round} is gone"))?;
+        let must_be_gone = matches!(told, Told::Deleted(_));
+        acked.expect(gone || !must_be_gone, || format!("fork {round} is there again"))?;
+    }
+    for pass in 0..2 {
+        for info in db.list_runs()?.into_iter().filter(|info| info.parent.is_some()) {
+            let round: i64 = info.name[1..].parse().unwrap_or(-9);
+            let value = |key| -> Result<Option<i64>> {
+                Ok(db.kv_get(info.run, key)?.and_then(|found| found.value.as_int()))
+            };
+            let found = [value("a")?, value("b")?, value("c")?];
+            let good = found == [Some(round), Some(round), None]
+                || found == [Some(round), None, Some(round)];
+            acked.expect(good, || format!("{pass}: {} holds {found:?}", info.name))?;
+            let rows = db.kv_scan(info.run, "")?.count();
+            acked.expect(rows == 2, || format!("{pass}: {} has {rows} keys", info.name))?;
+            db.view()?.event_verify_all(info.run)?;
+            let first = db.event_read(info.run, "s", 0)?.next().transpose()?;
+            let first = first.and_then(|event| event.payload.as_int());
+            acked.expect(first == Some(round), || format!("{}: {first:?}", info.name))?;
+        }
+        db.compact(CompactMode::Full)?;
+    }
+    Ok(())
 }
 
 fn matrix(
@@ -112,6 +179,39 @@ fn a_deleted_run_is_not_there_again_after_any_crash() {
     let report = matrix(replace, replaced);
     report.expect_good();
     assert!(report.opened > 300, "{report}");
+}
+
+#[test]
+fn a_fork_shows_what_was_forked_after_every_crash() {
+    let report = matrix(fork, forked);
+    report.expect_good();
+    assert!(report.opened > 300, "{report}");
+}
+
+/// The whole workload with runs forked from one another, against copies in the model.
+#[test]
+fn what_is_left_of_forks_is_a_prefix() {
+    let effort = Effort {
+        random: 2,
+        nested_every: 2000,
+        depth: 1,
+        queued_versions: true,
+        lost_pages: false,
+    };
+    let mut total = Tally::default();
+    for (seed, mode) in
+        [DurabilityMode::Strict, BATCHED, DurabilityMode::Buffered].into_iter().enumerate()
+    {
+        let seed = seed as u64 + 11;
+        let workload = Workload::seeded(seed, mode, 30).with_forks(seed);
+        let workload = if seed == 12 { workload.keeping_all() } else { workload };
+        match explore(&workload, Cut::Power, effort, seed) {
+            Ok(tally) => total.add(&tally),
+            Err(why) => panic!("seed {seed}: {why}"),
+        }
+    }
+    println!("{total}");
+    assert!(total.images > 2_000, "{total}");
 }
 
 /// The whole workload, runs ending in between, against the model: every image of a power cut.

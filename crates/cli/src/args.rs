@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Stats(StatsArgs),
     /// Show the versions of a key or a state cell that are kept, newest first
     History(HistoryArgs),
+    /// Make a run that begins as another one is, without copying it
+    Fork(ForkArgs),
     /// Write a snapshot, so that opening needs only the log behind it
     Checkpoint(DirArgs),
     /// Remove what is not needed any more: log, older snapshots, old versions
@@ -68,6 +70,16 @@ pub(crate) enum Command {
     /// The process that `crash-test` kills
     #[command(hide = true, name = "killed-process")]
     CrashTestWorker(WorkerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForkArgs {
+    /// The database directory
+    pub(crate) dir: PathBuf,
+    /// The run to fork
+    pub(crate) parent: String,
+    /// The name of the fork; no run may have it
+    pub(crate) child: String,
 }
 
 /// The database, and nothing else.

@@ -8,6 +8,7 @@ mod compact;
 mod crash_test;
 mod diff;
 mod dump;
+mod fork;
 mod history;
 mod import;
 mod inspect;
@@ -33,6 +34,7 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<u8> {
         Command::Runs(args) => runs::run(&args.dir, json),
         Command::Inspect(args) => inspect::run(args, json),
         Command::Stats(args) => stats::run(args, json),
+        Command::Fork(args) => fork::run(args, json),
         Command::History(args) => history::run(args, json),
         Command::Checkpoint(args) => checkpoint::run(&args.dir, json),
         Command::Compact(args) => compact::run(args, json),

@@ -47,6 +47,10 @@ pub(crate) struct RunLine {
     pub(crate) created: Timestamp,
     /// Where status or metadata are of a later commit: that one, and when it was made.
     pub(crate) changed: Option<(Version, Timestamp)>,
+    /// The runs that it goes back to by forks, the oldest first. Its entries may be older than it.
+    pub(crate) ancestors: Vec<RunId>,
+    /// The version that it was forked at from the last of them, if it was in this database.
+    pub(crate) forked: Option<Version>,
 }
 
 impl RunLine {
@@ -74,6 +78,13 @@ impl RunLine {
         line = line.number("version", self.version.0).number("at_us", self.created.as_micros());
         if let Some((version, time)) = self.changed {
             line = line.number("changed", version.0).number("changed_at_us", time.as_micros());
+        }
+        if !self.ancestors.is_empty() {
+            let ids = self.ancestors.iter().map(|id| Value::String(id.to_string()));
+            line = line.value("ancestors", &Value::List(ids.collect()));
+        }
+        if let Some(forked) = self.forked {
+            line = line.number("forked", forked.0);
         }
         line.end()
     }
@@ -226,7 +237,33 @@ impl Fields {
         if changed.is_some_and(|(changed, _)| changed <= version) {
             return Err(Failure::invalid("changed: must come after version"));
         }
-        Ok(DumpLine::Run(RunLine { name, namespace, status, metadata, version, created, changed }))
+        let wrong = || Failure::invalid("ancestors: must be a list of UUIDs");
+        let ancestors = match self.0.remove("ancestors") {
+            None => Vec::new(),
+            Some(Value::List(ids)) => {
+                let id = |id: &Value| RunId::parse(id.as_str()?);
+                ids.iter().map(id).collect::<Option<_>>().ok_or_else(wrong)?
+            }
+            Some(_) => return Err(wrong()),
+        };
+        let forked = match self.0.contains_key("forked") {
+            true => Some(Version(self.number("forked")?)),
+            false => None,
+        };
+        if forked.is_some() && ancestors.is_empty() {
+            return Err(Failure::invalid("forked: from none of its ancestors"));
+        }
+        Ok(DumpLine::Run(RunLine {
+            name,
+            namespace,
+            status,
+            metadata,
+            version,
+            created,
+            changed,
+            ancestors,
+            forked,
+        }))
     }
 
     fn into_entry(mut self, read: impl FnOnce(&mut Self) -> Result<Entry>) -> Result<DumpLine> {
@@ -395,6 +432,7 @@ mod tests {
             r#"{"type":"run","run":"r","id":"018f2f3e-0000-7000-8000-000000000001","status":"active","version":1,"at_us":5}"#,
             r#"{"type":"run","run":"r","id":"018f2f3e-0000-7000-8000-000000000001","status":"active","agent":"a","version":1,"at_us":5}"#,
             r#"{"type":"run","run":"r","id":"018f2f3e-0000-7000-8000-000000000001","status":"failed","metadata":{"why":[1]},"version":1,"at_us":5,"changed":3,"changed_at_us":6}"#,
+            r#"{"type":"run","run":"r","id":"018f2f3e-0000-7000-8000-000000000001","status":"active","version":5,"at_us":5,"ancestors":["018f2f3e-0000-7000-8000-000000000002"],"forked":5}"#,
             r#"{"type":"kv","run":"r","key":"k","value":{"$int":"9007199254740993"},"version":1,"at_us":5}"#,
             r#"{"type":"kv","run":"r","key":{"$bytes":"/w=="},"deleted":true,"version":1,"at_us":5}"#,
             r#"{"type":"kv","run":"r","key":"k","value":null,"version":1,"at_us":5,"expires_at_us":9}"#,

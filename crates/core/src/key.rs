@@ -136,6 +136,14 @@ impl<'a> KeyRef<'a> {
         Ok(Self { prefix: (Key::PREFIX_BYTES as u64) << 40 | bytes, own: user_key })
     }
 
+    /// The namespace of the key; any, if it is too short to have one.
+    #[inline]
+    pub const fn namespace(&self) -> NamespaceId {
+        // Below the number of bytes come namespace and tag.
+        #[allow(clippy::cast_possible_truncation, reason = "what is above is not of it")]
+        NamespaceId((self.prefix >> 8) as u32)
+    }
+
     /// Whether `stored` is this key.
     #[inline(always)]
     pub fn is(&self, stored: &[u8]) -> bool {

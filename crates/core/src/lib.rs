@@ -7,6 +7,7 @@ pub mod codec;
 mod crash_point;
 mod entropy;
 mod error;
+pub mod fork;
 mod key;
 pub mod limits;
 mod namespace;

@@ -107,3 +107,7 @@ pub const SIGNAL_AHEAD_MAX: usize = 64;
 
 /// Observations of one signal and entity in one transaction.
 pub const SIGNAL_OBSERVATIONS_MAX: usize = 100_000;
+
+/// Most runs that a fork may have beneath it, each forked from the next. What is not in the fork
+/// itself is looked for in one after the other.
+pub const FORK_DEPTH_MAX: usize = 16;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use steadfast_core::fork::is_fork_key;
 use steadfast_core::{Key, NamespaceId, Record, RunId, Timestamp, TypeTag, Version, event_seq};
 use steadfast_core::{stream_name, stream_prefix};
 use steadfast_durability::wal::segment::Epoch;
@@ -95,6 +96,10 @@ impl Commit {
 
     fn change(&self, record: &Record) -> Result<Option<Change>> {
         if Key::tag_of(record.key()) == Some(TypeTag::Run) {
+            if is_fork_key(record.key()) {
+                // The run index says it.
+                return Ok(None);
+            }
             if Key::namespace_of(record.key()) != Some(NamespaceId::SYSTEM) {
                 return decode_grave(record).map(|info| Some(Change::RunDeleted(info)));
             }

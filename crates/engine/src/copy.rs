@@ -201,6 +201,7 @@ impl Database {
                 created: self.now(),
                 namespaces,
                 floors: upkeep.store.floors(),
+                forks: upkeep.store.forks(version),
             };
             Ok((meta, upkeep.times.encode_upto(version)?))
         };

@@ -27,7 +27,9 @@ use steadfast_storage::UnifiedStore;
 
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
+use crate::deletion::held_for_forks;
 use crate::error::{Error, Result};
+use crate::fork::get_beneath;
 use crate::last_events::LastEvents;
 use crate::loading::Loading;
 use crate::maintenance::{Jobs, Threads, run_by_hand};
@@ -392,6 +394,7 @@ impl Database {
             load: self.inner.upkeep.load_stats(),
             commit_times_bytes: self.inner.upkeep.times.heap_bytes(),
             idempotency_keys: self.view()?.all_event_keys().ok(),
+            held_for_forks_bytes: held_for_forks(&self.inner.store).ok(),
             running_transactions,
             poisoned,
         })
@@ -575,6 +578,14 @@ impl Database {
         check_live_at(&self.inner.namespaces, run, || self.current_version())?;
         // Asking for the time costs as much as the read; few records expire.
         let record = self.inner.store.get_latest(key, Timestamp::ZERO)?;
+        if record.is_none() && self.inner.namespaces.has_ancestors(run.namespace) {
+            let view = self.inner.store.view(self.now());
+            // What is its own may have come meanwhile.
+            return match view.get(key)? {
+                None => get_beneath(&view, &self.inner.namespaces, key),
+                found => Ok(found),
+            };
+        }
         Ok(record.filter(|record| record.expiry().is_none_or(|expiry| self.now() < expiry)))
     }
 

@@ -11,6 +11,7 @@
 //! open views are respected as everywhere else, and nothing of it need be in the log: what a
 //! crash undoes, the next compaction does again from the grave.
 
+use steadfast_core::fork::fork_key;
 use steadfast_core::{Key, KeyRef, NamespaceId, Record, RecordBuilder, TypeTag, Value, Version};
 use steadfast_storage::UnifiedStore;
 
@@ -63,6 +64,11 @@ impl Transaction {
     /// Kind `NotFound` if there is no such run.
     pub fn delete_run(&mut self, name: &str) -> Result<()> {
         let info = self.run_info(name)?;
+        if self.forks(info.run) {
+            let text =
+                format!("the run {name} is forked by this transaction, which cannot delete it");
+            return Err(Error::Invalid(text));
+        }
         self.forget_writes(info.run);
         self.delete_in_system(&index_key(name)?)?;
         let mut buried = IndexEntry::of(&info).into_map();
@@ -85,6 +91,26 @@ impl Database {
     }
 }
 
+/// Bytes in memory of deleted runs that forks see through to.
+pub(crate) fn held_for_forks(store: &UnifiedStore) -> Result<u64> {
+    let mut bytes = 0;
+    for namespace in store.pinned_namespaces() {
+        if grave(store, namespace)?.is_none() {
+            continue;
+        }
+        let view = store.view(steadfast_core::Timestamp::ZERO);
+        let first = Key::first_of(namespace, TypeTag::Kv).as_bytes().to_vec();
+        let rows = match steadfast_core::prefix_end(&namespace.0.to_be_bytes()) {
+            Some(end) => view.range_versions(first..end),
+            None => view.range_versions(first..),
+        };
+        for row in rows.filter(|row| row.as_ref().map_or(true, |row| !row.is_tombstone())) {
+            bytes += row?.payload_bytes() as u64;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Lays tombstones over the rows of every deleted run of `namespaces`, from where retention and
 /// the open views let them go. Everything must be in memory. `proceed` is told
 /// of the bytes of every step, and says whether there is to be another.
@@ -98,7 +124,8 @@ pub(crate) fn bury(
         let Some(grave) = grave(store, namespace)? else { continue };
         let tomb =
             RecordBuilder { version: grave.version(), timestamp: grave.timestamp(), expiry: None };
-        let mut from = Key::first_of(namespace, TypeTag::Kv).as_bytes().to_vec();
+        // With that which makes it a fork first: what lies beneath is let go of then.
+        let mut from = fork_key(namespace).as_bytes().to_vec();
         loop {
             // A view of its own for each step: while it is open, what it shows is kept.
             let view = store.view(grave.timestamp());

@@ -11,10 +11,11 @@ use steadfast_core::{Key, Record, TypeTag, Version, prefix_end};
 use crate::database::Database;
 use crate::entry::Entry;
 use crate::error::Result;
+use crate::fork::place;
 use crate::runs::Run;
 use crate::source::Source;
 use crate::streams::Untrimmed;
-use crate::view::{View, range};
+use crate::view::View;
 
 /// One difference, from the first side to the second.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,7 +101,8 @@ fn side(view: &View, run: Run) -> Result<Side> {
     Source::check_run(&view, run)?;
     let start = run.namespace.0.to_be_bytes().to_vec();
     let end = prefix_end(&start);
-    let rows = Untrimmed::of(range(&view.inner, start, end));
+    let mut source = view;
+    let rows = Untrimmed::of(source.rows(start, end));
     // What is kept beside an entry is told from it, or is of no run.
     let is_entry = |row: &Result<Record>| match row {
         Ok(row) => {
@@ -113,16 +115,11 @@ fn side(view: &View, run: Run) -> Result<Side> {
     Ok(rows.peekable())
 }
 
-/// A key without its run.
-fn place(record: &Record) -> &[u8] {
-    record.key().get(size_of::<u32>()..).unwrap_or_default()
-}
-
 impl Differences {
     fn step(&mut self) -> Option<Result<Option<Difference>>> {
         let order = match (self.before.peek(), self.after.peek()) {
             (None, None) => return None,
-            (Some(Ok(before)), Some(Ok(after))) => place(before).cmp(place(after)),
+            (Some(Ok(before)), Some(Ok(after))) => place(before.key()).cmp(place(after.key())),
             // What cannot be read is told first.
             (None, Some(_)) | (Some(Ok(_)), Some(Err(_))) => Ordering::Greater,
             (Some(_), _) => Ordering::Less,

@@ -12,6 +12,7 @@ use steadfast_durability::wal::writer::NamespaceLookup;
 use crate::error::{Error, Result};
 use crate::event_chain::EventHead;
 use crate::events::{Event, StoredReceipt, decode_event};
+use crate::fork::Versions;
 use crate::runs::{Run, RunInfo};
 use crate::source::Source;
 use crate::streams::{StreamState, Untrimmed};
@@ -258,13 +259,17 @@ impl View {
             return Entries::new(Box::new(std::iter::once(Err(error))), self.now());
         }
         let start = run.namespace.0.to_be_bytes().to_vec();
-        let range = match (history, prefix_end(&start)) {
-            (false, Some(end)) => self.inner.range(start..end),
-            (false, None) => self.inner.range(start..),
-            (true, Some(end)) => self.inner.range_versions(start..end),
-            (true, None) => self.inner.range_versions(start..),
+        let end = prefix_end(&start);
+        let rows: Box<dyn Iterator<Item = Result<Record>> + Send> = if history {
+            match Versions::new(&self.inner, &self.namespaces, &start, end.as_deref()) {
+                Ok(versions) => Box::new(versions),
+                Err(error) => Box::new(std::iter::once(Err(error))),
+            }
+        } else {
+            let mut source = self;
+            Box::new(source.rows(start, end))
         };
-        Entries::new(Box::new(range.map(|row| row.map_err(Into::into))), self.now())
+        Entries::new(rows, self.now())
     }
 
     /// Every run, in the order in which their data lies, which is the order in which they

@@ -156,7 +156,11 @@ pub(crate) fn stored_hash(record: &Record) -> Option<EventHash> {
 
 /// Follows the chain of one stream, event by event.
 pub(crate) struct ChainCheck {
-    run: RunId,
+    /// The runs that events were appended to, in the order in which they were: those that were
+    /// forked, and the run itself.
+    runs: Vec<RunId>,
+    /// Which of them the last event was appended to.
+    at: usize,
     stream: Vec<u8>,
     last: Option<(EventHead, Version, Timestamp)>,
 }
@@ -169,7 +173,14 @@ impl ChainCheck {
     /// From the event behind `trimmed` on, if there is one.
     pub(crate) fn behind(run: RunId, stream: &[u8], trimmed: Option<EventHead>) -> Self {
         let last = trimmed.map(|head| (head, Version::ZERO, Timestamp::ZERO));
-        Self { run, stream: stream.to_vec(), last }
+        Self { runs: vec![run], at: 0, stream: stream.to_vec(), last }
+    }
+
+    /// The chain of a run that was forked: it may begin with events that were appended to these,
+    /// the oldest first.
+    pub(crate) fn going_back_to(mut self, ancestors: &[RunId]) -> Self {
+        self.runs.splice(0..0, ancestors.iter().copied());
+        self
     }
 
     pub(crate) fn stream(&self) -> &[u8] {
@@ -200,9 +211,12 @@ impl ChainCheck {
         }
         let stored = stored_hash(record).ok_or_else(|| self.broken(seq, "it has no hash"))?;
         let previous = self.head().map_or(EventHash::NONE, |head| head.hash);
-        if hash(self.run, &self.stream, seq, &previous, record.value_bytes()) != stored {
+        let hash = |run: &RunId| hash(*run, &self.stream, seq, &previous, record.value_bytes());
+        // Once the run goes on, nothing more comes from what it was forked from.
+        let Some(on) = self.runs[self.at..].iter().position(|run| hash(run) == stored) else {
             return Err(self.broken(seq, "its hash is not that of what it holds and follows"));
-        }
+        };
+        self.at += on;
         let (version, timestamp) = (record.version(), record.timestamp());
         if self.last.is_some_and(|last| version < last.1 || timestamp < last.2) {
             return Err(self.broken(seq, "it was committed before the event in front of it"));

@@ -16,6 +16,7 @@ use crate::commit::Receipt;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::event_chain::{ChainCheck, EventHash, EventHead, behind_hash, seal, stored_hash};
+use crate::fork::Versions;
 use crate::runs::Run;
 use crate::source::{Rows, Source};
 use crate::streams::{KeyWindow, LiveKeys, StreamState, stream_names, stream_state, trimmed};
@@ -331,17 +332,15 @@ fn keys_from(run: Run, stream: &[u8], oldest: u64) -> Result<(Vec<u8>, Option<Ve
 /// Follows the chain of a stream through `records`, all there are of it behind what was trimmed.
 fn verify(
     records: impl Iterator<Item = Result<Record>>,
-    run: Run,
-    stream: &[u8],
+    mut chain: ChainCheck,
     state: &StreamState,
     kept: Option<&EventHead>,
 ) -> Result<Option<EventHead>> {
     if let (Some(kept), Some(last)) = (kept, state.trimmed)
         && kept.seq < last.seq
     {
-        return Err(trimmed(stream, kept.seq, state.oldest()));
+        return Err(trimmed(chain.stream(), kept.seq, state.oldest()));
     }
-    let mut chain = ChainCheck::behind(run.id, stream, state.trimmed);
     let mut found = state.trimmed.filter(|last| kept.is_some_and(|kept| kept.seq == last.seq));
     for record in records {
         let head = chain.next(&record?)?;
@@ -562,6 +561,12 @@ impl View {
         self.verify_stream(run, stream.as_bytes(), Some(head))
     }
 
+    /// A chain that nothing was read of yet.
+    fn chain_of(&self, run: Run, stream: &[u8], state: &StreamState) -> ChainCheck {
+        ChainCheck::behind(run.id, stream, state.trimmed)
+            .going_back_to(&self.namespaces.ancestors(run.namespace))
+    }
+
     pub(crate) fn verify_stream(
         &self,
         run: Run,
@@ -572,11 +577,9 @@ impl View {
         let mut source = self;
         let state = stream_state(&mut source, run, stream)?.unwrap_or_default();
         // Every version: an event has one, and it is no deletion.
-        let records = match keys_from(run, stream, state.oldest())? {
-            (start, Some(end)) => self.inner.range_versions(start..end),
-            (start, None) => self.inner.range_versions(start..),
-        };
-        verify(records.map(|row| Ok(row?)), run, stream, &state, head)
+        let (start, end) = keys_from(run, stream, state.oldest())?;
+        let records = Versions::new(&self.inner, &self.namespaces, &start, end.as_deref())?;
+        verify(records, self.chain_of(run, stream, &state), &state, head)
     }
 
     /// Follows the hash chains of all streams of `run`. Returns how many there are.
@@ -652,7 +655,8 @@ impl Transaction {
         let state = stream_state(self, run, stream)?.unwrap_or_default();
         let (start, end) = keys_from(run, stream, state.oldest())?;
         let rows = Source::rows(self, start, end);
-        verify(rows, run, stream, &state, None)
+        let chain = self.committed().chain_of(run, stream, &state);
+        verify(rows, chain, &state, None)
     }
 
     /// Appends an event to `stream` in `run`. Returns its sequence number.

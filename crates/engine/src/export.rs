@@ -23,8 +23,10 @@ use crate::copy::CopyInfo;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::event_chain::ChainCheck;
+use crate::fork::moved_record;
 use crate::progress::metered;
 use crate::runs::{Run, RunInfo, decode_info, index_key};
+use crate::source::Source;
 use crate::streams::{StreamState, Untrimmed};
 use crate::view::View;
 
@@ -32,13 +34,17 @@ fn not_a_run(place: &SnapshotFile) -> Error {
     Error::Invalid(format!("{place}: not an exported run"))
 }
 
-/// Bytes of the keys and values that `view` shows in a range; of those that can be read.
-fn payload_bytes(view: &View, first: &[u8]) -> u64 {
-    let rows = match prefix_end(first) {
-        Some(end) => view.inner.range(first.to_vec()..end),
-        None => view.inner.range(first.to_vec()..),
-    };
-    rows.flatten().map(|row| row.payload_bytes() as u64).sum()
+/// The rows that `view` shows of a run: also those that lie beneath it, as its own.
+fn rows_of(view: &View, run: Run) -> impl Iterator<Item = Result<Record>> + use<> {
+    let (mut source, namespace) = (view, run.namespace);
+    let first = Key::first_of(namespace, TypeTag::Kv).as_bytes().to_vec();
+    let rows = source.rows(first, prefix_end(&namespace.0.to_be_bytes()));
+    rows.map(move |row| Ok(moved_record(row?, namespace)))
+}
+
+/// Bytes of their keys and values; of those that can be read.
+fn payload_bytes(view: &View, run: Run) -> u64 {
+    rows_of(view, run).flatten().map(|row| row.payload_bytes() as u64).sum()
 }
 
 /// Encoded bytes of one transaction of an import, at the most, give or take one row.
@@ -63,14 +69,9 @@ impl Database {
         let info = view.list_runs()?.into_iter().find(|info| info.run == run);
         let info = info.ok_or_else(|| Error::NotFound(format!("there is no run {}", run.id())))?;
         let entry = view.inner.get(index_key(&info.name)?.as_bytes())?;
-        let first = run.namespace.0.to_be_bytes().to_vec();
-        let rows = match prefix_end(&first) {
-            Some(end) => view.inner.range(first..end),
-            None => view.inner.range(first..),
-        };
-        let (watch, first) = (self.watch(), run.namespace.0.to_be_bytes());
-        let meter = RefCell::new(watch.stage(Stage::Write, || payload_bytes(view, &first)));
-        let rows = Untrimmed::of(entry.into_iter().map(Ok).chain(rows));
+        let watch = self.watch();
+        let meter = RefCell::new(watch.stage(Stage::Write, || payload_bytes(view, run)));
+        let rows = Untrimmed::of(entry.into_iter().map(Ok).chain(rows_of(view, run)));
         let rows = metered(&meter, rows);
         let manifest = self.upkeep().manifest()?;
         let (version, timestamp) = (view.version(), self.upkeep().time_of(view.version())?);
@@ -83,6 +84,7 @@ impl Database {
                 created: self.now(),
                 namespaces: namespace.into_iter().map(|ns| (run.namespace, ns)).collect(),
                 floors: Vec::new(),
+                forks: Vec::new(),
             };
             Ok::<_, Error>((meta, Vec::new()))
         };
@@ -184,13 +186,18 @@ impl Database {
                 if Key::namespace_of(row.key()) != exported {
                     return Ok(None);
                 }
+                // What the file says of the run comes first.
+                let ancestors = info.as_ref().map_or(&[][..], |info: &RunInfo| &info.ancestors);
                 if let Some(stream) = stream_of(row.key()) {
                     let trimmed = StreamState::decode(&row)?.trimmed;
-                    chain = Some(ChainCheck::behind(run.id, &stream, trimmed));
+                    let behind = ChainCheck::behind(run.id, &stream, trimmed);
+                    chain = Some(behind.going_back_to(ancestors));
                 } else if Key::tag_of(row.key()) == Some(TypeTag::Event) {
                     let Some(stream) = stream_name(row.key()) else { return Ok(None) };
                     let same = chain.take().filter(|chain| chain.stream() == stream);
-                    let following = same.unwrap_or_else(|| ChainCheck::new(run.id, &stream));
+                    let following = same.unwrap_or_else(|| {
+                        ChainCheck::new(run.id, &stream).going_back_to(ancestors)
+                    });
                     chain.insert(following).next(&row)?;
                 }
                 let mut key = run.namespace.0.to_be_bytes().to_vec();

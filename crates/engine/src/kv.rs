@@ -7,6 +7,7 @@ use steadfast_core::{
 use crate::commit::Receipt;
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::fork::Versions;
 use crate::runs::Run;
 use crate::source::{Rows, Source};
 use crate::transaction::Transaction;
@@ -103,14 +104,19 @@ impl View {
         self.clone().versions_of(&key(run, user_key.as_ref())?, run)
     }
 
+    /// Every kept version of a key of a run, newest first, those beneath it included.
+    pub(crate) fn records_of(&self, key: &[u8]) -> Result<Vec<Record>> {
+        let behind = [key, &[0]].concat();
+        Versions::new(&self.inner, &self.namespaces, key, Some(&behind))?.collect()
+    }
+
     pub(crate) fn versions_of(
         self,
         key: &Key,
         run: Run,
     ) -> Result<Vec<(Version, Option<VersionedValue>)>> {
         Source::check_run(&&self, run)?;
-        self.inner
-            .versions(key.as_bytes())?
+        self.records_of(key.as_bytes())?
             .into_iter()
             .map(|record| {
                 let value =

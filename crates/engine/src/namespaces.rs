@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use steadfast_core::limits::NAMESPACES_MAX;
 use steadfast_core::{Namespace, NamespaceId, RunId, Version};
@@ -26,6 +26,9 @@ struct Slot {
     live: AtomicBool,
     /// The version of the commit that deletes the run, once it has one; 0 if none does.
     deleted: AtomicU64,
+    /// The runs that it goes back to by forks, the oldest first, if it does: what becomes of them
+    /// does not change that.
+    ancestors: OnceLock<Arc<[RunId]>>,
 }
 
 type Chunk = Box<[Slot]>;
@@ -140,6 +143,24 @@ impl Namespaces {
             let (acquire, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
             let _ = slot.deleted.compare_exchange(version.0, 0, acquire, relaxed);
         }
+    }
+
+    /// Notes the runs that the run of `id` goes back to.
+    pub(crate) fn set_ancestors(&self, id: NamespaceId, ancestors: &[RunId]) {
+        if let Some(slot) = self.slot(id).filter(|_| !ancestors.is_empty()) {
+            slot.ancestors.get_or_init(|| ancestors.into());
+        }
+    }
+
+    /// Whether the run of `id` goes back to others by forks.
+    #[inline]
+    pub(crate) fn has_ancestors(&self, id: NamespaceId) -> bool {
+        self.slot(id).is_some_and(|slot| slot.ancestors.get().is_some())
+    }
+
+    /// The runs that the run of `id` goes back to, the oldest first.
+    pub(crate) fn ancestors(&self, id: NamespaceId) -> Arc<[RunId]> {
+        self.slot(id).and_then(|slot| slot.ancestors.get().cloned()).unwrap_or_default()
     }
 
     /// Notes that the run index has the run of `id`.

@@ -73,6 +73,7 @@ impl Contents {
             contents.define_namespace(*id, namespace);
         }
         contents.store.raise_floors(&meta.floors);
+        contents.store.note_forks(&meta.forks);
         contents.store.attach_table(snapshot.clone());
         contents.times = Arc::new(CommitTimes::after(Some(snapshot.clone())));
         contents.snapshot = Some(snapshot.clone());

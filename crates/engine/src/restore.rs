@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use steadfast_core::signal::{SignalDefinition, signal_key};
-use steadfast_core::{Key, Namespace, Timestamp, TypeTag, Value, Version, event_key, limits};
+use steadfast_core::{
+    Key, Namespace, RunId, Timestamp, TypeTag, Value, Version, event_key, limits,
+};
 
 use crate::database::Database;
 use crate::entry::Entry;
@@ -56,15 +58,23 @@ impl Database {
 }
 
 impl Restore {
-    /// Adds a run with the id and address it had.
+    /// Adds a run with the id and address it had. `from` are the runs that it goes back to by
+    /// forks, the oldest first, and the version that it was forked at.
     pub fn run(
         &mut self,
         name: &str,
         namespace: &Namespace,
         status: RunStatus,
         created: Timestamp,
+        from: (Vec<RunId>, Option<Version>),
     ) -> Result<Run> {
-        self.transaction.add_run(name, namespace, status, created, BTreeMap::new())
+        self.transaction.add_run(name, namespace, status, created, BTreeMap::new(), from)
+    }
+
+    /// A run that is added by a later commit, for entries that are older: those of runs that it
+    /// was forked from. Nobody finds it before.
+    pub fn run_to_come(&mut self, namespace: &Namespace, ancestors: &[RunId]) -> Result<Run> {
+        self.transaction.add_namespace(namespace, ancestors)
     }
 
     /// Changes what is said of a run that is there: a status and metadata that it got after it
@@ -141,7 +151,13 @@ impl Restore {
         }
         let previous = last.map_or(EventHash::NONE, |last| last.hash);
         let mut value = encode_event(event.payload.clone(), &options)?;
-        let hash = seal(run.id(), stream, event.seq, &previous, &mut value);
+        let mut hash = seal(run.id(), stream, event.seq, &previous, &mut value);
+        let ancestors = tx.database().namespaces().ancestors(run.namespace);
+        for ancestor in ancestors.iter().filter(|_| event.hash != EventHash::NONE) {
+            if hash != event.hash {
+                hash = seal(*ancestor, stream, event.seq, &previous, &mut value);
+            }
+        }
         if event.hash != EventHash::NONE && event.hash != hash {
             let what = "its hash is not that of what it holds and follows";
             return Err(chain.broken(event.seq, what));

@@ -14,6 +14,7 @@ use crate::commit::Receipt;
 use crate::database::Database;
 use crate::deletion::grave;
 use crate::error::{Error, Result};
+use crate::fork::{Parent, ids_of, ids_value};
 use crate::namespaces::Namespaces;
 use crate::source::Source;
 use crate::status::RunStatus;
@@ -58,6 +59,12 @@ pub struct RunInfo {
     pub changed: Timestamp,
     /// The commit that created the run, or brought it into this database.
     pub since: Version,
+    /// Where it comes from, if it was forked in this database: [`Transaction::fork_run`].
+    pub parent: Option<Parent>,
+    /// The runs that it goes back to by forks, the oldest first and its parent last; also those
+    /// of another database that it was exported from. Its streams may hold events that were
+    /// appended to these.
+    pub ancestors: Vec<RunId>,
 }
 
 /// Which runs to list. Without anything asked for, all of them.
@@ -128,6 +135,11 @@ pub(crate) struct IndexEntry {
     pub(crate) metadata: BTreeMap<String, Value>,
     /// The commit that created it; `None` for the one that this entry is written by.
     pub(crate) since: Option<Version>,
+    /// The runs that it goes back to, the oldest first.
+    pub(crate) ancestors: Vec<RunId>,
+    /// The version that it was forked at in this database, if it was; [`Version::ZERO`] for the
+    /// commit that this entry is written by.
+    pub(crate) forked: Option<Version>,
 }
 
 impl IndexEntry {
@@ -145,6 +157,12 @@ impl IndexEntry {
         if let Some(since) = self.since {
             value.insert("since".to_owned(), int(since.0));
         }
+        if !self.ancestors.is_empty() {
+            value.insert("ancestors".to_owned(), ids_value(&self.ancestors));
+        }
+        if let Some(forked) = self.forked {
+            value.insert("forked".to_owned(), int(forked.0));
+        }
         value
     }
 
@@ -155,6 +173,11 @@ impl IndexEntry {
             created: info.created,
             metadata: info.metadata.clone(),
             since: (info.since != Version::MAX).then_some(info.since),
+            ancestors: info.ancestors.clone(),
+            forked: info.parent.map(|parent| match parent.version {
+                Version::MAX => Version::ZERO,
+                version => version,
+            }),
         }
     }
 }
@@ -184,6 +207,20 @@ pub(crate) fn info_of(
         Some(since) => Version(u64::try_from(since.as_int()?).ok()?),
         None => record.version(),
     };
+    let ancestors = match value.get("ancestors") {
+        Some(ids) => ids_of(ids)?,
+        None => Vec::new(),
+    };
+    let parent = match value.get("forked") {
+        None => None,
+        Some(version) => Some(Parent {
+            id: *ancestors.last()?,
+            version: match u64::try_from(version.as_int()?).ok()? {
+                0 => record.version(),
+                version => Version(version),
+            },
+        }),
+    };
     Some(RunInfo {
         run: Run { id, namespace: NamespaceId(namespace) },
         id,
@@ -194,6 +231,8 @@ pub(crate) fn info_of(
         version: record.version(),
         changed: record.timestamp(),
         since,
+        parent,
+        ancestors,
     })
 }
 
@@ -206,25 +245,26 @@ fn resolve(
     let info = decode_info(&record)?;
     // A transaction's own run becomes live with its commit.
     if info.since != Version::MAX {
-        source.found_run(namespaces, info.run)?;
+        source.found_run(namespaces, &info)?;
     }
     Ok(Some(info))
 }
 
-/// Notes that a view shows `run` in the index. If the view is an old one, the run may have been
+/// Notes that a view shows a run in the index. If the view is an old one, the run may have been
 /// deleted since, in an earlier life of the database too.
 pub(crate) fn note_found(
     view: &steadfast_storage::View,
     namespaces: &Namespaces,
-    run: Run,
+    info: &RunInfo,
 ) -> Result<()> {
-    let id = run.namespace;
+    let id = info.run.namespace;
     if view.version() < view.store().current_version()
         && !namespaces.is_deleted(id)
         && let Some(grave) = grave(view.store(), id)?
     {
         namespaces.set_deleted(id, grave.version());
     }
+    namespaces.set_ancestors(id, &info.ancestors);
     namespaces.set_live(id);
     Ok(())
 }
@@ -266,7 +306,7 @@ impl View {
         let mut runs = Vec::new();
         for row in source.rows(start, end) {
             let info = decode_info(&row?)?;
-            note_found(&self.inner, &self.namespaces, info.run)?;
+            note_found(&self.inner, &self.namespaces, &info)?;
             if filter.takes(&info) {
                 runs.push(info);
             }
@@ -282,17 +322,22 @@ impl Transaction {
     ///
     /// Kind `Conflict` if there is a run of that name.
     pub fn create_run(&mut self, name: &str) -> Result<Run> {
-        let key = index_key(name)?;
-        if self.record(KeyRef::from(&key))?.is_some() {
-            return Err(Error::Mismatch {
-                what: format!("run {name}"),
-                expected: "absent".into(),
-                found: "a run of that name".into(),
-            });
-        }
+        self.check_name_is_free(name)?;
         let id = RunId::new(self.now(), self.database().entropy());
         let namespace = Namespace::for_run(id);
-        self.add_run(name, &namespace, RunStatus::Active, self.now(), BTreeMap::new())
+        let (status, from) = (RunStatus::Active, (Vec::new(), None));
+        self.add_run(name, &namespace, status, self.now(), BTreeMap::new(), from)
+    }
+
+    pub(crate) fn check_name_is_free(&mut self, name: &str) -> Result<()> {
+        if self.record(KeyRef::from(&index_key(name)?))?.is_none() {
+            return Ok(());
+        }
+        Err(Error::Mismatch {
+            what: format!("run {name}"),
+            expected: "absent".into(),
+            found: "a run of that name".into(),
+        })
     }
 
     /// Puts an imported run into the index, if its name is free.
@@ -302,17 +347,13 @@ impl Transaction {
         namespace: &Namespace,
         info: &RunInfo,
     ) -> Result<Run> {
-        if self.record(KeyRef::from(&index_key(name)?))?.is_some() {
-            return Err(Error::Mismatch {
-                what: format!("run {name}"),
-                expected: "absent".into(),
-                found: "a run of that name".into(),
-            });
-        }
-        self.add_run(name, namespace, info.status, info.created, info.metadata.clone())
+        self.check_name_is_free(name)?;
+        let from = (info.ancestors.clone(), None);
+        self.add_run(name, namespace, info.status, info.created, info.metadata.clone(), from)
     }
 
-    /// Puts a run into the index.
+    /// Puts a run into the index: with the runs that it goes back to, and the version that it was
+    /// forked at, zero for that of this commit.
     pub(crate) fn add_run(
         &mut self,
         name: &str,
@@ -320,12 +361,25 @@ impl Transaction {
         status: RunStatus,
         created: Timestamp,
         metadata: BTreeMap<String, Value>,
+        (ancestors, forked): (Vec<RunId>, Option<Version>),
     ) -> Result<Run> {
         let key = index_key(name)?;
-        let interned = self.database().namespaces().intern(namespace)?;
-        let run = Run { id: namespace.run(), namespace: interned };
-        let entry = IndexEntry { run, status, created, metadata, since: None };
+        let run = self.add_namespace(namespace, &ancestors)?;
+        let entry = IndexEntry { run, status, created, metadata, since: None, ancestors, forked };
         self.put_in_system(&key, &Value::Map(entry.into_map()))?;
+        Ok(run)
+    }
+
+    /// Takes a run into the dictionary that this transaction writes to before it is in the index.
+    pub(crate) fn add_namespace(
+        &mut self,
+        namespace: &Namespace,
+        ancestors: &[RunId],
+    ) -> Result<Run> {
+        let namespaces = self.database().namespaces();
+        let interned = namespaces.intern(namespace)?;
+        namespaces.set_ancestors(interned, ancestors);
+        let run = Run { id: namespace.run(), namespace: interned };
         self.note_created(run);
         Ok(run)
     }

@@ -133,6 +133,7 @@ pub fn salvage_with(builder: DatabaseBuilder, target: Option<&Path>) -> Result<S
                 created: builder.clock.now(),
                 namespaces: contents.namespaces.ids().into_iter().filter_map(lookup).collect(),
                 floors: contents.store.floors(),
+                forks: contents.store.forks(version),
             };
             Ok((meta, times.encode_upto(version)?))
         };
@@ -230,6 +231,7 @@ fn take_rows(
                 contents.define_namespace(*id, namespace);
             }
             contents.store.raise_floors(&meta.floors);
+            contents.store.note_forks(&meta.forks);
         }
         None => losses.push(Found::Known(Loss {
             file: Layout::snapshot_label(newest.number),

@@ -182,7 +182,7 @@ impl View {
         entity: impl AsRef<[u8]>,
     ) -> Result<Vec<Entry>> {
         Source::check_run(&self, run)?;
-        let versions = self.inner.versions(key(run, name, entity)?.as_bytes())?;
+        let versions = self.records_of(key(run, name, entity)?.as_bytes())?;
         versions.iter().filter_map(|record| Entry::decode(record).transpose()).collect()
     }
 }
@@ -280,7 +280,15 @@ impl Database {
         at: Timestamp,
     ) -> Result<Receipt> {
         let observation = observation(weight, at)?;
-        let key = key(run, name, entity)?;
+        let key = key(run, name, entity.as_ref())?;
+        if self.namespaces().has_ancestors(run.namespace)
+            && self.view()?.inner.newest(key.as_bytes())?.is_none()
+        {
+            // It may lie beneath, and then has to come into the run first.
+            let entity = entity.as_ref();
+            let record = |tx: &mut Transaction| tx.signal_record_at(run, name, entity, weight, at);
+            return self.transaction(record).map(|done| done.1);
+        }
         let definition = self.signal_definition(name)?;
         let delta = Delta { definition, observations: vec![observation] }.encode()?;
         self.write_blind(run, |writes: &mut WriteSet| writes.delta(key.as_bytes(), &delta))

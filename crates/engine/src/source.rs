@@ -5,19 +5,19 @@
 use std::collections::VecDeque;
 
 use steadfast_core::{KeyRef, Record, Timestamp};
-use steadfast_storage::Range;
 
 use crate::error::{Error, Result};
+use crate::fork::{Committed, place};
 use crate::namespaces::Namespaces;
-use crate::runs::Run;
+use crate::runs::{Run, RunInfo};
 
 /// Somewhere that records are read from, at one version and one time.
 pub(crate) trait Source {
     /// Refuses a handle that does not name a run of this database.
     fn check_run(&self, run: Run) -> Result<()>;
 
-    /// Notes that the run index has `run` here.
-    fn found_run(&self, namespaces: &Namespaces, run: Run) -> Result<()>;
+    /// Notes that the run index has a run here.
+    fn found_run(&self, namespaces: &Namespaces, info: &RunInfo) -> Result<()>;
 
     /// The live record of `key`.
     fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>>;
@@ -29,10 +29,10 @@ pub(crate) trait Source {
     fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>>;
 }
 
-/// Live records in key order, from both ends: those of a view, with uncommitted ones of a
-/// transaction laid over them.
+/// Live records of one run in key order, from both ends: those of a view, with uncommitted ones
+/// of a transaction laid over them. Those from beneath a fork have the keys of their own runs.
 pub(crate) struct Rows {
-    committed: Range,
+    committed: Committed,
     own: VecDeque<Record>,
     now: Timestamp,
     front: Option<Record>,
@@ -42,7 +42,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    pub(crate) fn new(committed: Range, own: VecDeque<Record>, now: Timestamp) -> Self {
+    pub(crate) fn new(committed: Committed, own: VecDeque<Record>, now: Timestamp) -> Self {
         Self { committed, own, now, front: None, back: None, failed: None }
     }
 
@@ -65,14 +65,14 @@ impl Rows {
                 let next = held.map(Ok).or_else(|| {
                     if forward { self.committed.next() } else { self.committed.next_back() }
                 });
-                return next.or_else(|| other.take().map(Ok)).map(|row| row.map_err(Into::into));
+                return next.or_else(|| other.take().map(Ok));
             }
             let held = if forward { &mut self.front } else { &mut self.back };
             if held.is_none() {
                 let next = if forward { self.committed.next() } else { self.committed.next_back() };
                 match next {
                     Some(Ok(record)) => *held = Some(record),
-                    Some(Err(error)) => return Some(Err(error.into())),
+                    Some(Err(error)) => return Some(Err(error)),
                     None => {
                         // The other end may hold the last committed one.
                         let other = if forward { self.back.take() } else { self.front.take() };
@@ -84,12 +84,13 @@ impl Rows {
             let own = if forward { self.own.front() } else { self.own.back() };
             let own = own.expect("checked not to be empty");
             let own_first = held.as_ref().is_none_or(|held| {
-                if forward { own.key() <= held.key() } else { own.key() >= held.key() }
+                let order = place(own.key()).cmp(place(held.key()));
+                if forward { order.is_le() } else { order.is_ge() }
             });
             if !own_first {
                 return held.take().map(Ok);
             }
-            if held.as_ref().is_some_and(|held| held.key() == own.key()) {
+            if held.as_ref().is_some_and(|held| place(held.key()) == place(own.key())) {
                 *held = None;
             }
             let own = if forward { self.own.pop_front() } else { self.own.pop_back() };

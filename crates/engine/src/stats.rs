@@ -37,6 +37,10 @@ pub struct Stats {
     /// Idempotency keys of all runs, each kept as long as its run; `None` where damage keeps
     /// them from being counted. They are counted now, so many make this take longer.
     pub idempotency_keys: Option<u64>,
+    /// Bytes of keys and values in memory of runs that were deleted, kept for those that were
+    /// forked from them; `None` where damage keeps them from being counted. They are counted now,
+    /// too.
+    pub held_for_forks_bytes: Option<u64>,
     /// Transactions that began and have not ended.
     pub running_transactions: usize,
     /// Why the database takes no more writes, if so.

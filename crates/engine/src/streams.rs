@@ -30,6 +30,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::event_chain::{EventHash, EventHead, stored_hash};
 use crate::events::StoredReceipt;
+use crate::fork::place;
 use crate::runs::Run;
 use crate::source::Source;
 use crate::transaction::Transaction;
@@ -172,10 +173,10 @@ impl<I> Untrimmed<I> {
         if Key::tag_of(key) != Some(TypeTag::Event) {
             return Ok(true);
         }
-        let is_of = |prefix: &[u8]| key.starts_with(prefix);
+        // Without the run: in a fork rows come from several.
+        let is_of = |prefix: &[u8]| place(key).starts_with(prefix);
         if let Some(name) = stream_of(key) {
-            let namespace = Key::namespace_of(key).expect("it has a tag");
-            let prefix = stream_prefix(namespace, &name)?;
+            let prefix = place(&stream_prefix(NamespaceId::SYSTEM, &name)?).to_vec();
             if row.is_tombstone() || self.stream.as_ref().is_some_and(|last| last.0 == prefix) {
                 return Ok(false);
             }

@@ -15,9 +15,10 @@ use crate::config::DurabilityMode;
 use crate::database::Database;
 use crate::deletion::grave_key;
 use crate::error::{Error, Result};
+use crate::fork::{Committed, moved, place};
 use crate::namespaces::Namespaces;
 use crate::recent::ReadSet;
-use crate::runs::{Run, note_found};
+use crate::runs::{Run, RunInfo, note_found};
 use crate::signals::{first_own, fold_own, push_own};
 use crate::source::{Rows, Source};
 use crate::view::{View, check_live_at, no_such_run, range};
@@ -317,11 +318,59 @@ impl Transaction {
             return self.write(folded);
         }
         let first = !self.signals.contains_key(key.as_bytes());
+        if first && self.is_forked(key.as_bytes()) && self.copy_signal(key)? {
+            return self.observe(key, definition, observation);
+        }
         self.make_room(if first { key.as_bytes().len() + 64 } else { 16 })?;
         let delta = self.signals.entry(key.as_bytes().into());
         push_own(delta.or_insert_with(|| first_own(definition)), observation)?;
         check_crash_point(CrashPoint::AfterWrite);
         Ok(())
+    }
+}
+
+impl Transaction {
+    /// What it wrote to a key.
+    pub(crate) fn own_write(&self, key: &[u8]) -> Option<&Record> {
+        self.writes.get(key)
+    }
+
+    /// What it looks at, of what is committed.
+    pub(crate) const fn view(&self) -> &steadfast_storage::View {
+        &self.view
+    }
+
+    /// Whether it forks `run`.
+    pub(crate) fn forks(&self, run: Run) -> bool {
+        let forked = |created: &Run| {
+            let layers = self.layers(created.namespace).unwrap_or_default();
+            let own = layers.iter().filter(|layer| layer.version == Version::MAX);
+            own.map(|layer| layer.namespace).any(|layer| layer == run.namespace)
+        };
+        self.created.iter().any(forked)
+    }
+
+    /// Writes a signal that only lies beneath its run into the run itself: deltas are folded into
+    /// what is there. Returns whether there was one. That it was read makes two that do this at
+    /// the same time follow one another.
+    fn copy_signal(&mut self, key: &Key) -> Result<bool> {
+        if self.view.newest(key.as_bytes())?.is_some() {
+            return Ok(false);
+        }
+        let Some(beneath) = self.record(key.into())? else { return Ok(false) };
+        let bytes = [key.as_bytes(), beneath.value_bytes()].concat();
+        let builder = self.builder(None);
+        self.write(builder.put(&bytes, key.as_bytes().len()))?;
+        Ok(true)
+    }
+}
+
+/// The end of a range in another run.
+fn moved_end(end: &[u8], namespace: NamespaceId) -> Vec<u8> {
+    match place(end) {
+        // It is where the run ends.
+        [] => prefix_end(&namespace.0.to_be_bytes()).unwrap_or_default(),
+        _ => moved(end, namespace),
     }
 }
 
@@ -340,8 +389,8 @@ impl Source for &mut Transaction {
         (**self).check_run(run)
     }
 
-    fn found_run(&self, namespaces: &Namespaces, run: Run) -> Result<()> {
-        (**self).found_run(namespaces, run)
+    fn found_run(&self, namespaces: &Namespaces, info: &RunInfo) -> Result<()> {
+        (**self).found_run(namespaces, info)
     }
 
     fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
@@ -368,8 +417,8 @@ impl Source for Transaction {
         check_live_at(self.database.namespaces(), run, || self.view.version())
     }
 
-    fn found_run(&self, namespaces: &Namespaces, run: Run) -> Result<()> {
-        note_found(&self.view, namespaces, run)
+    fn found_run(&self, namespaces: &Namespaces, info: &RunInfo) -> Result<()> {
+        note_found(&self.view, namespaces, info)
     }
 
     fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
@@ -380,7 +429,10 @@ impl Source for Transaction {
         if !sabotaged(Sabotage::WriteSkew) {
             self.reads.key(&stored);
         }
-        let committed = self.view.get(key)?;
+        let committed = match self.view.get(key)? {
+            None if self.is_forked(&stored) => self.beneath(&stored)?,
+            found => found,
+        };
         match self.signals.get(&*stored) {
             None => Ok(committed),
             Some(own) => fold_own(committed.as_ref(), &stored, own, self.now()).map(Some),
@@ -390,12 +442,21 @@ impl Source for Transaction {
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
         // Whatever comes into the range conflicts, also past where the caller stops.
         self.reads.range(start.clone(), end.clone());
+        self.note_read_beneath(&start, end.as_deref());
         self.rows_unread(start, end)
     }
 
     fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {
         let end = prefix_end(prefix);
         let last = match self.own_last(prefix, end.as_deref()) {
+            own if self.is_forked(prefix) => {
+                self.note_read_beneath(prefix, end.as_deref());
+                let hinted = if own.is_none() { self.hinted(prefix)? } else { None };
+                match hinted {
+                    Some(last) => Some(last),
+                    None => self.rows_unread(prefix.to_vec(), end).next_back().transpose()?,
+                }
+            }
             // What is committed counts only behind it: nothing of its own is there.
             Some(own) if own.is_live(self.now()) => {
                 let behind = [own.key(), &[0]].concat();
@@ -472,7 +533,7 @@ impl Transaction {
             }
         }
         let own = own.into_values().collect();
-        let rows = Rows::new(range(&self.view, start, end), own, self.now());
+        let rows = Rows::new(self.committed_rows(start, end), own, self.now());
         match failed {
             None => rows,
             Some(error) => rows.failed(error),
@@ -482,7 +543,9 @@ impl Transaction {
     fn rows_unread(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
         let upper = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let lower = Bound::Included(start.as_slice());
-        let own = if !self.signals.is_empty() {
+        let own = if !self.own_beneath(&start).is_empty() {
+            return self.rows_over_its_fork(start, end);
+        } else if !self.signals.is_empty() {
             return self.rows_over_signals(start, end);
         } else if end.as_ref().is_some_and(|end| *end <= start) {
             // An empty range, which a map refuses to be asked for.
@@ -490,7 +553,102 @@ impl Transaction {
         } else {
             self.writes.range::<[u8], _>((lower, upper)).map(|(_, own)| own.clone()).collect()
         };
-        Rows::new(range(&self.view, start, end), own.into(), self.now())
+        Rows::new(self.committed_rows(start, end), own.into(), self.now())
+    }
+
+    fn committed_rows(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Committed {
+        let layers = Key::namespace_of(&start).map_or(Ok(Vec::new()), |own| self.layers(own));
+        Committed::new(&self.view, layers, start, end)
+    }
+
+    /// Whether the run of a stored key is a fork, or was.
+    fn is_forked(&self, key: &[u8]) -> bool {
+        let own = Key::namespace_of(key);
+        own.is_some_and(|own| self.database.namespaces().has_ancestors(own))
+    }
+
+    /// What lies beneath the run of a key, of which this transaction wrote and observed nothing
+    /// and nothing is live.
+    #[cold]
+    fn beneath(&mut self, stored: &[u8]) -> Result<Option<Record>> {
+        let layers = Key::namespace_of(stored).map_or(Ok(Vec::new()), |own| self.layers(own))?;
+        if layers.is_empty() || self.view.newest(stored)?.is_some() {
+            return Ok(None);
+        }
+        for layer in layers {
+            let key = moved(stored, layer.namespace);
+            // What lies beneath never changes, but in a run that this transaction forks.
+            let found = if layer.version < Version::MAX {
+                self.view.newest_through(&key, layer.version)?
+            } else if let Some(own) = self.writes.get(&*key) {
+                Some(own.clone())
+            } else {
+                self.reads.key(&key);
+                let committed = self.view.newest(&key)?;
+                match self.signals.get(&*key) {
+                    None => committed,
+                    Some(own) => {
+                        let base = committed.filter(|found| found.is_live(self.now()));
+                        Some(fold_own(base.as_ref(), &key, own, self.now())?)
+                    }
+                }
+            };
+            if found.is_some() {
+                return Ok(found.filter(|found| found.is_live(self.now())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The runs beneath that of a key which this transaction forks itself, the nearest first.
+    fn own_beneath(&self, key: &[u8]) -> Vec<NamespaceId> {
+        if self.created.is_empty() || !self.is_forked(key) {
+            return Vec::new();
+        }
+        let own = Key::namespace_of(key);
+        let layers = own.and_then(|own| self.layers(own).ok()).unwrap_or_default();
+        let current = layers.iter().take_while(|layer| layer.version == Version::MAX);
+        current.map(|layer| layer.namespace).collect()
+    }
+
+    /// Notes that a range is read in the runs that this transaction forks, too.
+    fn note_read_beneath(&mut self, start: &[u8], end: Option<&[u8]>) {
+        for namespace in self.own_beneath(start) {
+            self.reads.range(moved(start, namespace), end.map(|end| moved_end(end, namespace)));
+        }
+    }
+
+    /// Rows of a run that this transaction forks: what it wrote to the runs beneath is there too.
+    fn rows_over_its_fork(&self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
+        let mut own: BTreeMap<Vec<u8>, Record> = BTreeMap::new();
+        let mut runs = self.own_beneath(&start);
+        runs.reverse();
+        runs.extend(Key::namespace_of(&start));
+        let mut failed = None;
+        for namespace in runs {
+            let first = moved(&start, namespace);
+            let last = end.as_ref().map(|end| moved_end(end, namespace));
+            let is_within = |key: &[u8]| {
+                key >= first.as_slice() && last.as_ref().is_none_or(|last| key < last.as_slice())
+            };
+            for (key, record) in self.writes.iter().filter(|(key, _)| is_within(key)) {
+                own.insert(place(key).to_vec(), record.clone());
+            }
+            for (key, delta) in self.signals.iter().filter(|(key, _)| is_within(key)) {
+                let base = self.view.get(key).map_err(Error::from);
+                let folded = base.and_then(|base| fold_own(base.as_ref(), key, delta, self.now()));
+                match folded {
+                    Ok(record) => drop(own.insert(place(key).to_vec(), record)),
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        let own = own.into_values().collect();
+        let rows = Rows::new(self.committed_rows(start, end), own, self.now());
+        match failed {
+            None => rows,
+            Some(error) => rows.failed(error),
+        }
     }
 }
 

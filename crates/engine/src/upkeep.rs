@@ -323,6 +323,7 @@ impl Upkeep {
                 namespaces,
                 // After the rows: what was dropped while they were read counts.
                 floors: self.store.floors(),
+                forks: self.store.forks(version),
             };
             Ok((meta, times))
         };

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use steadfast_core::{KeyRef, Record, Timestamp, Version, prefix_end};
 
 use crate::error::{Error, Result};
+use crate::fork::{Committed, get_beneath, layers_at};
 use crate::namespaces::Namespaces;
-use crate::runs::{Run, note_found};
+use crate::runs::{Run, RunInfo, note_found};
 use crate::source::{Rows, Source};
 
 /// A stable point in version and in time: what is committed, or expires, after a view was
@@ -45,17 +46,24 @@ impl Source for &View {
         check_live_at(&self.namespaces, run, || self.version())
     }
 
-    fn found_run(&self, namespaces: &Namespaces, run: Run) -> Result<()> {
-        note_found(&self.inner, namespaces, run)
+    fn found_run(&self, namespaces: &Namespaces, info: &RunInfo) -> Result<()> {
+        note_found(&self.inner, namespaces, info)
     }
 
     #[inline(always)]
     fn record(&mut self, key: KeyRef<'_>) -> Result<Option<Record>> {
-        Ok(self.inner.get(key)?)
+        match self.inner.get(key)? {
+            None if self.namespaces.has_ancestors(key.namespace()) => {
+                get_beneath(&self.inner, &self.namespaces, key)
+            }
+            found => Ok(found),
+        }
     }
 
     fn rows(&mut self, start: Vec<u8>, end: Option<Vec<u8>>) -> Rows {
-        Rows::new(range(&self.inner, start, end), VecDeque::new(), self.now())
+        let layers = layers_at(&self.inner, &self.namespaces, &start);
+        let committed = Committed::new(&self.inner, layers, start, end);
+        Rows::new(committed, VecDeque::new(), self.now())
     }
 
     fn last_event(&mut self, prefix: &[u8]) -> Result<Option<Record>> {

@@ -118,6 +118,7 @@ struct Bulk<'a> {
 impl Inner {
     /// Takes a run of records, none of which is published.
     pub(crate) fn apply_run(&self, run: Vec<Record>) {
+        self.note_forks_in(&run);
         let run = self.fold_run(run);
         if self.registry.visible() != Version::ZERO {
             let mut alone = Gathered::default();
@@ -395,12 +396,13 @@ impl Bulk<'_> {
         if chain.older.is_empty() && !chain.newest.is_tombstone() {
             return;
         }
-        let domain = rules.domain(record.key());
-        let mut limits = self.store.limits(domain);
+        let ruled = rules.of_key(record.key());
+        let domain = ruled.domain;
+        let mut limits = self.store.limits(ruled);
         if self.unread {
             (limits.horizon, limits.visible) = (Version::MAX, Version::MAX);
         }
-        let pruned = leaf.prune(row, &limits, |floor| {
+        let pruned = leaf.prune(row, &limits, ruled.pins, |floor| {
             if self.unread {
                 domain.raise(floor);
             }
@@ -410,6 +412,7 @@ impl Bulk<'_> {
             points.push(hash, record, Change::Remove);
         }
         self.store.look_again(pruned.again_at, pruned.stayed);
+        self.store.note_dropped(&pruned.dropped);
     }
 }
 

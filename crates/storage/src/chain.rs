@@ -2,6 +2,8 @@
 
 use steadfast_core::{Record, Retention, RetentionFloor, Sabotage, Timestamp, Version, sabotaged};
 
+use crate::forks::Pins;
+
 /// Against what versions are judged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -18,6 +20,8 @@ pub(crate) struct Limits {
     /// Whether the newest version must stay although it is deleted or expired: something
     /// outside of this store may still hold what it hides.
     pub tombstones_stay: bool,
+    /// Whether it must stay because its run is a fork: it may hide what lies beneath.
+    pub may_hide: bool,
 }
 
 impl Limits {
@@ -32,6 +36,25 @@ impl Limits {
 pub(crate) struct Chain<'a> {
     pub older: &'a [Record],
     pub newest: &'a Record,
+}
+
+/// Versions of a key that can go: the oldest few, but for those that forks see.
+pub(crate) struct Superfluous {
+    /// How many of the oldest.
+    pub first: usize,
+    /// Those of them that stay, by rising index.
+    but: Vec<usize>,
+}
+
+impl Superfluous {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first == self.but.len()
+    }
+
+    /// Whether the version at `index` is one of them.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        index < self.first && self.but.binary_search(&index).is_err()
+    }
 }
 
 impl<'a> Chain<'a> {
@@ -79,7 +102,7 @@ impl<'a> Chain<'a> {
         // An expiry counts as a deletion on top.
         let by_count = self.count_upto(limits.visible) + usize::from(expired);
         let mut first = for_readers.min(by_count.saturating_sub(kept));
-        if limits.tombstones_stay {
+        if limits.tombstones_stay || limits.may_hide {
             first = first.min(self.older.len());
         }
         let kept_for = limits.retention.kept_for();
@@ -89,6 +112,21 @@ impl<'a> Chain<'a> {
             first = (0..first).find(is_kept).unwrap_or(first);
         }
         first
+    }
+
+    /// The versions that nobody needs, forks included.
+    pub(crate) fn superfluous(self, limits: &Limits, pins: Pins<'_>) -> Superfluous {
+        let mut first = self.first_needed(limits);
+        if first == 0 || pins.are_none() {
+            return Superfluous { first, but: Vec::new() };
+        }
+        let next = |index: usize| (index < self.older.len()).then(|| self.at(index + 1).version());
+        let is_seen = |index: &usize| pins.any_within(self.at(*index).version(), next(*index));
+        if first == self.len() && (0..first).any(|index| is_seen(&index)) {
+            // Without the newest, which has expired, what is older would come to light.
+            first = self.older.len();
+        }
+        Superfluous { first, but: (0..first).filter(is_seen).collect() }
     }
 
     /// Whether the newest version is a value that has expired.
@@ -121,7 +159,9 @@ impl<'a> Chain<'a> {
 
     /// Whether this is a deletion that nobody needs to see any more.
     pub(crate) fn is_spent_tombstone(self, limits: &Limits) -> bool {
-        self.is_lone_tombstone(limits) && self.newest.version() <= limits.horizon
+        !limits.may_hide
+            && self.is_lone_tombstone(limits)
+            && self.newest.version() <= limits.horizon
     }
 
     fn is_lone_tombstone(self, limits: &Limits) -> bool {
@@ -130,10 +170,12 @@ impl<'a> Chain<'a> {
 
     /// The version that the horizon has to reach before something here can be dropped which
     /// cannot be now; `None` if there is no such thing.
-    pub(crate) fn waits_for(self, limits: &Limits) -> Option<&'a Record> {
+    pub(crate) fn waits_for(self, limits: &Limits, pins: Pins<'_>) -> Option<&'a Record> {
         let kept = limits.kept_at_least()?;
         let next = if self.len() > kept && self.len() > 1 {
-            self.at(1)
+            // What stays for forks waits for nothing; what comes after it may.
+            let behind = if pins.are_none() { 1 } else { self.count_upto(limits.horizon) };
+            self.at(behind.max(1))
         } else if self.is_lone_tombstone(limits) {
             self.newest
         } else {
@@ -186,6 +228,7 @@ mod tests {
                 now: Timestamp::ZERO,
                 expired_by: Timestamp::ZERO,
                 tombstones_stay: false,
+                may_hide: false,
             };
             let first = chain.at(chain.first_needed(&limits)).version();
             assert_eq!(first, Version(expected), "{limits:?}");

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use steadfast_core::{Record, RetentionFloor, Sabotage, Timestamp, Version, sabotaged};
 
 use crate::chain::{Chain, Limits};
+use crate::forks::Pins;
 use crate::heads::Heads;
 
 /// Most rows of a leaf. A search reads eight bytes of a few rows, an insertion moves sixteen
@@ -256,16 +257,19 @@ impl Leaf {
         &mut self,
         row: usize,
         limits: &Limits,
+        pins: Pins<'_>,
         may_drop: impl Fn(RetentionFloor) -> bool,
     ) -> Pruned {
         let mut pruned = Pruned::default();
         let chain = self.chain(row);
-        let mut first = chain.first_needed(limits);
-        if first == chain.len() && !may_drop(chain.floor_without(first)) {
+        let mut superfluous = chain.superfluous(limits, pins);
+        if superfluous.first == chain.len() && !may_drop(chain.floor_without(superfluous.first)) {
             // A view was opened that looks from before the expiry. The next trim may see to it.
-            first = chain.first_needed(&Limits { expired_by: Timestamp::ZERO, ..*limits });
+            let unexpired = Limits { expired_by: Timestamp::ZERO, ..*limits };
+            superfluous = chain.superfluous(&unexpired, pins);
         }
-        if first > 0 {
+        if !superfluous.is_empty() {
+            let first = superfluous.first;
             if !may_drop(chain.floor_without(first)) {
                 pruned.again_at = Some(chain.at(first).clone());
                 return pruned;
@@ -273,11 +277,12 @@ impl Leaf {
             let all = first == chain.len();
             if let Ok(history) = self.history_of(row) {
                 let versions = &mut self.history[history].versions;
-                pruned.dropped = if first >= versions.len() {
-                    std::mem::take(versions)
-                } else {
-                    versions.drain(..first).collect()
+                let mut index = 0;
+                let drops = |_: &mut Record| {
+                    index += 1;
+                    superfluous.has(index - 1)
                 };
+                pruned.dropped = versions.extract_if(.., drops).collect();
                 pruned.dropped.iter().for_each(|record| self.count_out(record));
                 self.forget_empty_history(Some(history));
             }
@@ -296,7 +301,7 @@ impl Leaf {
                 pruned.row_gone = true;
             }
         } else {
-            pruned.again_at = chain.waits_for(limits).cloned();
+            pruned.again_at = chain.waits_for(limits, pins).cloned();
         }
         pruned
     }

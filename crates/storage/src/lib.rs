@@ -25,6 +25,7 @@ mod chain;
 mod directory;
 mod error;
 mod fold;
+mod forks;
 mod garbage;
 mod heads;
 mod leaf;

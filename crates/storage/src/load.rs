@@ -61,6 +61,7 @@ impl Inner {
             if !sections.is_loaded(section) {
                 let mut in_order = true;
                 let mut records = read(&*sections.table, &mut in_order)?;
+                self.note_forks_in(&records);
                 rows = records.len();
                 in_order &= !fold_waiting(&mut records, sections.take_deltas(section));
                 if !in_order {

@@ -14,6 +14,8 @@ use crate::view::View;
 pub(crate) enum Select {
     /// The newest one, if it is live.
     Live,
+    /// The newest one, also if it is deleted or expired.
+    Newest,
     /// Every one.
     Versions,
 }
@@ -21,7 +23,7 @@ pub(crate) enum Select {
 /// Appends what of `chain` a merge needs in order to select from it.
 pub(crate) fn copy_for_merge(select: Select, chain: Chain<'_>, at: Version, out: &mut Vec<Record>) {
     match select {
-        Select::Live => out.extend(chain.newest_at(at).cloned()),
+        Select::Live | Select::Newest => out.extend(chain.newest_at(at).cloned()),
         // Those above the view too: how much of the table's history counts depends on them.
         Select::Versions => out.extend(chain.upto(Version::MAX).cloned()),
     }
@@ -49,14 +51,16 @@ pub(crate) fn merge(
         let above = memory.next_if(|_| order.is_le()).unwrap_or_default();
         let below = table.next_if(|_| order.is_ge()).unwrap_or_default();
         match select {
-            Select::Live => {
+            Select::Live | Select::Newest => {
                 let seen = |record: &&Record| record.version() <= view.version();
                 let newest = above.iter().find(seen).into_iter().chain(below.iter().find(seen));
                 let newest = match sabotaged(Sabotage::TableBeatsMemory) {
                     false => newest.max_by_key(|record| record.version()),
                     true => newest.min_by_key(|record| record.version()),
                 };
-                out.extend(newest.filter(|record| record.is_live(view.now())).cloned());
+                let wanted =
+                    |record: &&Record| select == Select::Newest || record.is_live(view.now());
+                out.extend(newest.filter(wanted).cloned());
             }
             Select::Versions => {
                 let mut all = union(&view.store().inner, above, below);
@@ -75,10 +79,13 @@ fn union(store: &Inner, above: &[Record], below: &[Record]) -> Vec<Record> {
     all.sort_by_key(Record::version);
     all.dedup_by_key(|record| record.version());
     let Some(newest) = all.pop() else { return all };
-    let first = store.first_needed(Chain { older: &all, newest: &newest });
+    let superfluous = store.superfluous_of(Chain { older: &all, newest: &newest });
     let oldest_above = above.last().map_or(Version::MAX, Record::version);
-    let dropped = all[..first.min(all.len())].partition_point(|r| r.version() < oldest_above);
-    all.drain(..dropped);
+    let mut index = 0;
+    all.retain(|record| {
+        index += 1;
+        record.version() >= oldest_above || !superfluous.has(index - 1)
+    });
     all.push(newest);
     all.reverse();
     all

@@ -356,6 +356,10 @@ fn copy(
 ) {
     match select {
         Select::Live => copy_live(view.version(), view.now(), leaf, rows, out),
+        Select::Newest => {
+            let chains = rows.map(|row| leaf.chain(row));
+            out.extend(chains.filter_map(|chain| chain.newest_at(view.version())).cloned());
+        }
         Select::Versions => {
             let chains = rows.map(|row| leaf.chain(row));
             out.extend(chains.flat_map(|chain: Chain<'_>| chain.upto(view.version())).cloned());

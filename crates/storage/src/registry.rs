@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use steadfast_core::{RetentionFloor, Timestamp, Version};
 
 use crate::chain::Limits;
-use crate::rules::{Domain, Rules};
+use crate::rules::{Domain, Ruled, Rules};
 use crate::{Error, Result, lock};
 
 /// Versions and times in use.
@@ -60,14 +60,15 @@ impl Registry {
     }
 
     /// What pruning in a domain has to respect now.
-    pub(crate) fn limits(&self, domain: &Domain, tombstones_stay: bool) -> Limits {
+    pub(crate) fn limits(&self, ruled: Ruled<'_>, tombstones_stay: bool) -> Limits {
+        let Ruled { domain, may_hide, .. } = ruled;
         // The horizon first: read after it, `visible` cannot be below it. A view below the
         // floor, which is there for other domains, reads nothing in this one.
         let horizon = self.horizon().max(domain.floor().version);
         let [now, expired_by] = [&self.clock, &self.expired_by]
             .map(|clock| Timestamp::from_micros(clock.load(Ordering::Acquire)));
         let (visible, retention) = (self.visible(), domain.retention);
-        Limits { retention, horizon, visible, now, expired_by, tombstones_stay }
+        Limits { retention, horizon, visible, now, expired_by, tombstones_stay, may_hide }
     }
 
     /// Tells the time.

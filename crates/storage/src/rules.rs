@@ -14,6 +14,8 @@ use steadfast_core::{
     Timestamp, TypeTag, Version,
 };
 
+use crate::forks::{Forks, Pins};
+
 /// The rules, and the floors under them.
 pub(crate) struct Rules {
     /// What runs without a rule share.
@@ -22,6 +24,18 @@ pub(crate) struct Rules {
     runs: BTreeMap<RunId, Domains>,
     /// Their namespaces.
     namespaces: BTreeMap<NamespaceId, RunId>,
+    /// What is kept for its forks' sake.
+    pub forks: Forks,
+}
+
+/// What goes for one key.
+#[derive(Clone, Copy)]
+pub(crate) struct Ruled<'a> {
+    pub domain: &'a Domain,
+    /// Where its past is read by forks.
+    pub pins: Pins<'a>,
+    /// Where it is deleted, that hides what lies beneath its run.
+    pub may_hide: bool,
 }
 
 /// One for each primitive, in the order of [`TypeTag::ALL`].
@@ -84,6 +98,7 @@ impl Rules {
             general: domains(None, |tag| policy.of_primitive(tag), none),
             runs: policy.runs().map(of_run).collect(),
             namespaces: BTreeMap::new(),
+            forks: Forks::default(),
         }
     }
 
@@ -114,6 +129,7 @@ impl Rules {
             general,
             runs: policy.runs().map(of_run).collect(),
             namespaces: known.filter(|(_, run)| policy.of_run(*run).is_some()).collect(),
+            forks: self.forks.clone(),
         }
     }
 
@@ -125,6 +141,13 @@ impl Rules {
     /// Notes the namespace of a run that has a rule.
     pub(crate) fn define(&mut self, id: NamespaceId, run: RunId) {
         self.namespaces.insert(id, run);
+    }
+
+    /// What goes for a stored key.
+    #[inline]
+    pub(crate) fn of_key(&self, key: &[u8]) -> Ruled<'_> {
+        let (pins, may_hide) = (self.forks.pins_of(key), self.forks.may_hide(key));
+        Ruled { domain: self.domain(key), pins, may_hide }
     }
 
     /// The domain of a stored key.

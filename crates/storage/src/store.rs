@@ -9,6 +9,7 @@
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
+use steadfast_core::fork::{Fork, is_fork_key};
 use steadfast_core::{
     Key, KeyRef, Namespace, NamespaceId, Place, Record, RecordBuilder, ReplayTarget, Retention,
     RetentionDomain, RetentionFloor, RetentionPolicy, RunId, SortedTable, Timestamp, Value,
@@ -17,14 +18,14 @@ use steadfast_core::{
 
 use crate::beneath::{Beneath, LoadProgress};
 use crate::bulk::Gathered;
-use crate::chain::{Chain, Limits};
+use crate::chain::{Chain, Limits, Superfluous};
 use crate::directory::{Directory, Seek};
 use crate::fold::Folding;
 use crate::garbage::Garbage;
 use crate::leaf::{Inserted, Pruned};
 use crate::points::{Changes, Points, Probe};
 use crate::registry::Registry;
-use crate::rules::{Domain, Rules};
+use crate::rules::{Ruled, Rules};
 use crate::{LoadedSection, Result, StoreStats, Trimmed, View, lock};
 
 /// Keys looked at again for each commit, so that what an old view has piled up is dropped
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     /// Rows of the table beneath that are in the leaves and that the hash does not know yet.
     pub(crate) late: Mutex<Changes>,
     pub(crate) folding: Mutex<Folding>,
+    /// Records of forks that have left the store.
+    pub(crate) dropped_forks: Mutex<Vec<Fork>>,
     /// Held by the store's own writes, which choose versions themselves.
     writer: Mutex<()>,
 }
@@ -92,6 +95,7 @@ impl UnifiedStore {
             gathered: Mutex::default(),
             late: Mutex::default(),
             folding: Mutex::default(),
+            dropped_forks: Mutex::default(),
             writer: Mutex::new(()),
         };
         Self { inner: Arc::new(inner) }
@@ -184,6 +188,26 @@ impl UnifiedStore {
         let rules = lock::read(&self.inner.rules);
         rules.raise(floors);
         self.inner.registry.raise_floors(&rules);
+    }
+
+    /// The runs that are forks by records up to `version`: what a table of the store up to there
+    /// has to tell of beforehand.
+    pub fn forks(&self, version: Version) -> Vec<Fork> {
+        self.inner.forget_dropped();
+        lock::read(&self.inner.rules).forks.upto(version)
+    }
+
+    /// Keeps what these see from now on: to be called with what a table tells, before anything is
+    /// replayed.
+    pub fn note_forks(&self, forks: &[Fork]) {
+        let mut rules = lock::write(&self.inner.rules);
+        forks.iter().for_each(|fork| rules.forks.note(fork));
+    }
+
+    /// The namespaces of runs whose past is kept for the sake of forks.
+    pub fn pinned_namespaces(&self) -> Vec<NamespaceId> {
+        self.inner.forget_dropped();
+        lock::read(&self.inner.rules).forks.pinned().collect()
     }
 
     /// Drops whatever the rules, the open views and the time `now` allow of about `keys` keys,
@@ -463,20 +487,50 @@ impl Inner {
         Ok(self.newest_in_memory(key, at))
     }
 
-    /// How many of the oldest versions of a key nobody needs.
-    pub(crate) fn first_needed(&self, chain: Chain<'_>) -> usize {
+    /// Which of the oldest versions of a key nobody needs.
+    pub(crate) fn superfluous_of(&self, chain: Chain<'_>) -> Superfluous {
         let rules = lock::read(&self.rules);
-        chain.first_needed(&self.limits(rules.domain(chain.newest.key())))
+        let ruled = rules.of_key(chain.newest.key());
+        chain.superfluous(&self.limits(ruled), ruled.pins)
     }
 
-    /// What pruning in a domain has to respect now.
-    pub(crate) fn limits(&self, domain: &Domain) -> Limits {
-        self.registry.limits(domain, self.garbage.tombstones_stay())
+    /// What pruning of a key has to respect now. The rules are held from before this is asked
+    /// until it is done: nobody becomes a fork in between.
+    pub(crate) fn limits(&self, ruled: Ruled<'_>) -> Limits {
+        self.registry.limits(ruled, self.garbage.tombstones_stay())
+    }
+
+    /// Notes what records that are about to be inserted make a fork.
+    pub(crate) fn note_forks_in(&self, records: &[Record]) {
+        let forks: Vec<Fork> = records.iter().filter_map(Fork::of).collect();
+        if !forks.is_empty() {
+            let mut rules = lock::write(&self.rules);
+            forks.iter().for_each(|fork| rules.forks.note(fork));
+        }
+    }
+
+    /// Notes that records have left the store. What that frees is forgotten soon: the rules may be
+    /// held now.
+    pub(crate) fn note_dropped(&self, dropped: &[Record]) {
+        let forks = dropped.iter().filter_map(Fork::of);
+        forks.for_each(|fork| lock::lock(&self.dropped_forks).push(fork));
+    }
+
+    /// Lets go of what only forks needed that are gone.
+    pub(crate) fn forget_dropped(&self) {
+        let dropped = std::mem::take(&mut *lock::lock(&self.dropped_forks));
+        if !dropped.is_empty() {
+            let mut rules = lock::write(&self.rules);
+            dropped.iter().for_each(|fork| rules.forks.forget(fork));
+        }
     }
 
     /// Inserts a record. Returns whether there may be something to prune when it is published.
     pub(crate) fn insert(&self, record: &Record) -> bool {
         assert!(!record.is_delta(), "a delta is folded, not kept");
+        if is_fork_key(record.key()) {
+            self.note_forks_in(std::slice::from_ref(record));
+        }
         let inserted = self.directory.write(record.key(), |leaf| {
             let inserted = leaf.insert(record.clone());
             match inserted {
@@ -495,6 +549,9 @@ impl Inner {
 
     fn take_back(&self, record: &Record) {
         let key = record.key();
+        if let Some(fork) = Fork::of(record) {
+            lock::write(&self.rules).forks.forget(&fork);
+        }
         self.directory.thin(key, |leaf| {
             let Ok(row) = leaf.find(key) else { return };
             if leaf.take_back(row, record.version()) {
@@ -510,15 +567,17 @@ impl Inner {
         let pruned = self.directory.thin(key, |leaf| {
             let Ok(row) = leaf.find(key) else { return Pruned::default() };
             let rules = lock::read(&self.rules);
-            let domain = rules.domain(key);
-            let limits = self.limits(domain);
-            let pruned = leaf.prune(row, &limits, |floor| self.registry.may_drop(domain, floor));
+            let ruled = rules.of_key(key);
+            let (limits, domain) = (self.limits(ruled), ruled.domain);
+            let may_drop = |floor| self.registry.may_drop(domain, floor);
+            let pruned = leaf.prune(row, &limits, ruled.pins, may_drop);
             if pruned.row_gone {
                 self.points.remove(key);
             }
             pruned
         });
         self.look_again(pruned.again_at, pruned.stayed);
+        self.note_dropped(&pruned.dropped);
         pruned.dropped
     }
 

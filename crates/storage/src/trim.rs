@@ -26,6 +26,7 @@ impl Inner {
     pub(crate) fn trim(&self, now: Timestamp, from: &[u8], keys: usize) -> Trimmed {
         self.registry.tell_time(now);
         self.registry.let_expire();
+        self.forget_dropped();
         let mut trimmed = Trimmed { next: Some(from.to_vec()), ..Trimmed::default() };
         let mut looked_at = 0;
         while let Some(from) = trimmed.next.take_if(|_| looked_at < keys.max(1)) {
@@ -49,8 +50,10 @@ impl Inner {
             let first = found.leaf.find(from).unwrap_or_else(|row| row);
             let is_superfluous = |row: &usize| {
                 let chain = found.leaf.chain(*row);
-                let limits = self.limits(rules.domain(chain.newest.key()));
-                chain.first_needed(&limits) > 0 || chain.is_spent_tombstone(&limits)
+                let ruled = rules.of_key(chain.newest.key());
+                let limits = self.limits(ruled);
+                !chain.superfluous(&limits, ruled.pins).is_empty()
+                    || chain.is_spent_tombstone(&limits)
             };
             let rows = (first..found.leaf.len()).filter(is_superfluous);
             let records = rows.map(|row| found.leaf.newest()[row].clone()).collect();

@@ -26,18 +26,23 @@ struct Held {
     now: Timestamp,
     /// Whether everything can be read here. While the view is open, that does not change.
     whole: bool,
+    /// The view that it is a look through: what holds its version in place is not a registration
+    /// of its own but the record of a fork, which that view shows and so keeps.
+    through: Option<View>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.store.inner.close_view(self.version, self.now);
+        if self.through.is_none() {
+            self.store.inner.close_view(self.version, self.now);
+        }
     }
 }
 
 impl View {
     /// At a version and with a clock that are registered already.
     pub(crate) fn new(store: UnifiedStore, version: Version, now: Timestamp, whole: bool) -> Self {
-        Self { held: Arc::new(Held { store, version, now, whole }) }
+        Self { held: Arc::new(Held { store, version, now, whole, through: None }) }
     }
 
     #[cold]
@@ -71,6 +76,14 @@ impl View {
         range
     }
 
+    /// A look at `version`, with this view's clock: for what a fork that this view shows sees
+    /// through to, and for nothing else. There it can be read whatever retention has dropped
+    /// around it.
+    pub fn through(&self, version: Version) -> Self {
+        let (store, now, through) = (self.store().clone(), self.now(), Some(self.clone()));
+        Self { held: Arc::new(Held { store, version, now, whole: true, through }) }
+    }
+
     /// The newest version it shows.
     #[inline]
     pub fn version(&self) -> Version {
@@ -102,6 +115,28 @@ impl View {
         }
         let newest = self.store().inner.newest_at(key, || self.version())?;
         Ok(newest.filter(|record| record.is_live(self.now())))
+    }
+
+    /// The newest version of a key, also if that is a deletion or has expired.
+    pub fn newest<'a>(&self, key: impl Into<KeyRef<'a>>) -> Result<Option<Record>> {
+        let key = key.into();
+        if !self.held.whole {
+            self.check_key(key)?;
+        }
+        self.store().inner.newest_at(key, || self.version())
+    }
+
+    /// The newest version of a key at `version`, also if that is a deletion or has expired: as
+    /// [`View::through`] says, for what a fork sees through to.
+    pub fn newest_through(&self, key: &[u8], version: Version) -> Result<Option<Record>> {
+        self.store().inner.newest_at(key.into(), || version)
+    }
+
+    /// The newest versions of the keys within `bounds`, in key order from either end, also where
+    /// that is a deletion that is still kept or has expired.
+    pub fn range_newest(&self, bounds: impl RangeBounds<Vec<u8>>) -> Range {
+        let (lower, upper) = (bounds.start_bound().cloned(), bounds.end_bound().cloned());
+        self.range_of(Select::Newest, lower, upper)
     }
 
     /// The live values of the keys within `bounds`, in key order from either end.

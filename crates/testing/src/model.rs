@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use steadfast_engine::{
-    Database, Entry, Result, RunStatus, Signal, Timestamp, Transaction, Value, Version, View,
+    Database, Entry, Error, Result, RunStatus, Signal, Timestamp, Transaction, Value, Version,
+    View, limits,
 };
 
 /// One write of a transaction. A run that is not there is created with it.
@@ -29,6 +30,9 @@ pub enum Op {
     Status(String, RunStatus),
     /// Deletes a run with everything in it.
     DeleteRun(String),
+    /// Forks a run, if there is none of the second name. It is all that its transaction does:
+    /// what comes later in one would belong to the fork, too.
+    Fork(String, String),
 }
 
 impl fmt::Display for Op {
@@ -53,6 +57,7 @@ impl fmt::Display for Op {
             }
             Self::Status(run, status) => write!(f, "{run} is {status}"),
             Self::DeleteRun(run) => write!(f, "delete {run}"),
+            Self::Fork(parent, child) => write!(f, "fork {parent} as {child}"),
         }
     }
 }
@@ -98,6 +103,17 @@ impl Op {
             Self::DeleteRun(run) => {
                 tx.get_or_create_run(run)?;
                 tx.delete_run(run)
+            }
+            Self::Fork(parent, child) => {
+                tx.get_or_create_run(parent)?;
+                match tx.resolve_run(child) {
+                    Ok(_) => Ok(()),
+                    // One that is too deep already stays without a fork.
+                    Err(_) => match tx.fork_run(parent, child) {
+                        Err(Error::Invalid(_)) | Ok(_) => Ok(()),
+                        Err(error) => Err(error),
+                    },
+                }
             }
         }
     }
@@ -195,6 +211,8 @@ pub struct ReferenceModel {
     streams: BTreeMap<(String, String), u64>,
     /// Weights and times of everything that was observed of a signal.
     observed: BTreeMap<Item, Vec<(u32, u64)>>,
+    /// How many runs lie beneath those that are forks.
+    depths: BTreeMap<String, usize>,
 }
 
 /// What a signal that was never defined must be, by what it means and not by how it is kept:
@@ -340,7 +358,8 @@ impl ReferenceModel {
             | Op::Set(run, ..)
             | Op::Signal(run, ..)
             | Op::Status(run, _)
-            | Op::DeleteRun(run)) = op;
+            | Op::DeleteRun(run)
+            | Op::Fork(run, _)) = op;
             let item = Item::Run(run.clone());
             self.deleted.remove(&item);
             self.content.entry(item).or_insert((version, Value::Null));
@@ -383,7 +402,9 @@ impl ReferenceModel {
                         self.write(item, version, &value_of(*status));
                     }
                 }
+                Op::Fork(parent, child) => self.fork(parent, child, version),
                 Op::DeleteRun(_) => {
+                    self.depths.remove(run);
                     let gone = |item: &Item| item.run() == run;
                     let items: Vec<_> = self.content.keys().filter(|item| gone(item)).collect();
                     self.deleted.extend(items.into_iter().cloned());
@@ -408,6 +429,45 @@ impl ReferenceModel {
             self.deleted.insert(item);
         }
         self.write(item, version, &Value::Int(value));
+    }
+
+    /// A copy of all there is.
+    fn fork(&mut self, parent: &str, child: &str, version: Version) {
+        let depth = self.depths.get(parent).copied().unwrap_or(0) + 1;
+        let new = Item::Run(child.to_owned());
+        if self.content.contains_key(&new) || depth > limits::FORK_DEPTH_MAX {
+            return;
+        }
+        self.depths.insert(child.to_owned(), depth);
+        let of_child = |item: &Item| {
+            let run = child.to_owned();
+            match item.clone() {
+                Item::Run(_) => Item::Run(run),
+                Item::Kv(_, key) => Item::Kv(run, key),
+                Item::Event(_, stream, seq) => Item::Event(run, stream, seq),
+                Item::Stream(_, stream) => Item::Stream(run, stream),
+                Item::State(_, cell) => Item::State(run, cell),
+                Item::Signal(_, name, entity) => Item::Signal(run, name, entity),
+            }
+        };
+        let of_parent: Vec<_> = (self.content.iter())
+            .filter(|(item, _)| item.run() == parent && !matches!(item, Item::Run(_)))
+            .map(|(item, content)| (of_child(item), content.clone()))
+            .collect();
+        for (item, (version, value)) in of_parent {
+            self.write(item, version, &value);
+        }
+        self.write(new, version, &Value::Null);
+        let streams: Vec<_> = (self.streams.iter())
+            .filter(|((run, _), _)| run == parent)
+            .map(|((_, stream), next)| ((child.to_owned(), stream.clone()), *next))
+            .collect();
+        self.streams.extend(streams);
+        let observed: Vec<_> = (self.observed.iter())
+            .filter(|(item, _)| item.run() == parent)
+            .map(|(item, observed)| (of_child(item), observed.clone()))
+            .collect();
+        self.observed.extend(observed);
     }
 
     fn write(&mut self, item: Item, version: Version, value: &Value) {

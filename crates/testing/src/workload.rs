@@ -207,6 +207,37 @@ impl Workload {
         self
     }
 
+    /// With runs that are forked, written to and deleted, between the other actions. What it draws
+    /// for that it draws from `seed`.
+    #[must_use]
+    pub fn with_forks(mut self, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let actions = std::mem::take(&mut self.actions);
+        let fork = |rng: &mut fastrand::Rng| format!("fork-{}", rng.u32(..3));
+        for action in actions {
+            self.actions.push(action);
+            let any = if rng.bool() { run_name(&mut rng) } else { fork(&mut rng) };
+            let ops = match rng.u32(..8) {
+                0 | 1 => vec![Op::Fork(any, fork(&mut rng))],
+                2 => vec![Op::DeleteRun(any)],
+                3 | 4 => {
+                    let n = rng.u32(..100);
+                    let key = format!("k{}", rng.u32(..4));
+                    let at = 1_000_000 + u64::from(n);
+                    vec![
+                        Op::Put(any.clone(), key.clone(), Value::from(n)),
+                        Op::Append(any.clone(), "s".into(), Value::from(n)),
+                        Op::Signal(any, "seen".into(), key, n, at),
+                    ]
+                }
+                5 => vec![Op::Delete(any, format!("k{}", rng.u32(..4)))],
+                _ => continue,
+            };
+            self.actions.push(Action::Commit(ops));
+        }
+        self
+    }
+
     /// With every version kept.
     #[must_use]
     pub fn keeping_all(mut self) -> Self {

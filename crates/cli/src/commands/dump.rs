@@ -68,6 +68,8 @@ impl Dump {
             version: info.since,
             created: info.created,
             changed: (info.version != info.since).then_some((info.version, info.changed)),
+            ancestors: info.ancestors.clone(),
+            forked: info.parent.map(|parent| parent.version),
         };
         self.line(&line.to_json())
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
-use steadfast::{Database, Entry, Run, RunId, RunStatus, Timestamp, Version};
+use steadfast::{Database, Entry, Namespace, Run, RunId, RunStatus, Timestamp, Version};
 
 use crate::args::{Durability, LoadArgs, WriteArgs};
 use crate::database::{config, open_input};
@@ -56,6 +56,8 @@ struct Dump {
     runs: BTreeMap<String, RunId>,
     /// What is kept of streams beside their events, by run and name.
     streams: HashMap<(String, Vec<u8>), Entry>,
+    /// Runs that have entries from before them: what they were forked from has written those.
+    forks: HashMap<String, (Namespace, Vec<RunId>)>,
 }
 
 struct Line {
@@ -73,6 +75,7 @@ impl Dump {
             entries: 0,
             runs: BTreeMap::new(),
             streams: HashMap::new(),
+            forks: HashMap::new(),
         };
         let mut runs: HashMap<String, Version> = HashMap::new();
         let mut end = None;
@@ -124,7 +127,10 @@ impl Dump {
         run: RunLine,
         text: Box<str>,
     ) -> Result<()> {
-        let RunLine { name, namespace, version, created, changed, .. } = run;
+        let RunLine { name, namespace, version, created, changed, ancestors, .. } = run;
+        if !ancestors.is_empty() {
+            self.forks.insert(name.clone(), (namespace.clone(), ancestors));
+        }
         if runs.insert(name.clone(), version).is_some() {
             return Err(Failure::invalid(format!("the run `{name}` is there twice")));
         }
@@ -145,7 +151,7 @@ impl Dump {
     ) -> Result<()> {
         let (version, timestamp) = (entry.version(), entry.timestamp());
         match runs.get(run) {
-            Some(created) if *created <= version => {}
+            Some(created) if *created <= version || self.forks.contains_key(run) => {}
             Some(_) => {
                 return Err(Failure::invalid(format!("an entry older than its run `{run}`")));
             }
@@ -183,11 +189,13 @@ impl Dump {
                 match line {
                     DumpLine::Run(line) => {
                         let RunLine { name, namespace, status, metadata, created, .. } = line;
+                        let (ancestors, forked) = (line.ancestors, line.forked);
                         if line.version == *version {
                             // What was changed later is changed then.
                             let first =
                                 if line.changed.is_some() { RunStatus::Active } else { status };
-                            let run = restore.run(&name, &namespace, first, created)?;
+                            let from = (ancestors, forked);
+                            let run = restore.run(&name, &namespace, first, created, from)?;
                             runs.insert(name.clone(), run);
                         }
                         if line.changed.map_or(line.version, |changed| changed.0) == *version
@@ -200,15 +208,22 @@ impl Dump {
                         restore.signal_definition(&line.name, &line.definition)?;
                     }
                     DumpLine::Entry { run, entry } => {
-                        let known = runs.get(&run).expect("its run was checked to come before");
+                        let known = match (runs.get(&run), self.forks.get(&run)) {
+                            (Some(known), _) => *known,
+                            (None, Some((namespace, ancestors))) => {
+                                let forked = restore.run_to_come(namespace, ancestors)?;
+                                *runs.entry(run.clone()).or_insert(forked)
+                            }
+                            (None, None) => unreachable!("its run was checked to come before"),
+                        };
                         // What is kept of a stream is of a later commit than its first events,
                         // which do not follow anything without it.
                         if let Entry::Event { stream, .. } = &entry
                             && let Some(kept) = streams.remove(&(run, stream.clone()))
                         {
-                            restore.entry(*known, &kept)?;
+                            restore.entry(known, &kept)?;
                         }
-                        restore.entry(*known, &entry)?;
+                        restore.entry(known, &entry)?;
                     }
                     DumpLine::End { .. } | DumpLine::Unknown => {}
                 }

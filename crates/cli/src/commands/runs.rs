@@ -1,9 +1,9 @@
 //! `runs`: which runs there are and what is in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use steadfast::{Entry, RunInfo, Value, View};
+use steadfast::{Entry, RunId, RunInfo, Value, View};
 
 use crate::database::{open_to_look, read_around_damage};
 use crate::failure::{EXIT_DONE, Result};
@@ -28,6 +28,7 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
                 .text("id", &info.id.to_string())
                 .text("status", info.status.name())
                 .value("metadata", &Value::Map(info.metadata.clone()))
+                .json("parent", &parent_json(info))
                 .number("created_us", info.created.as_micros())
                 .number("version", info.version.0)
                 .number("keys", tally.keys)
@@ -37,18 +38,49 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
         });
         output.line(&list(runs))?;
     } else {
-        let head = ["run", "status", "keys", "events", "cells", "created", "id", "metadata"];
+        let names: HashMap<RunId, &str> =
+            runs.iter().map(|(info, _)| (info.id, info.name.as_str())).collect();
+        let head = [
+            "run",
+            "status",
+            "forked from",
+            "keys",
+            "events",
+            "cells",
+            "created",
+            "id",
+            "metadata",
+        ];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(runs.iter().map(|(info, tally)| {
             let [keys, events, cells] = [tally.keys, tally.events, tally.cells].map(count);
             let (created, id) = (moment(info.created), info.id.to_string());
             let (name, status) = (info.name.clone(), info.status.to_string());
-            [name, status, keys, events, cells, created, id, shown(&info.metadata)]
+            let parent = shown_parent(info, &names);
+            [name, status, parent, keys, events, cells, created, id, shown(&info.metadata)]
         }));
         output.table(&rows)?;
     }
     output.flush()?;
     Ok(EXIT_DONE)
+}
+
+/// What a run was forked from, by its name if that is still there.
+fn shown_parent(info: &RunInfo, names: &HashMap<RunId, &str>) -> String {
+    info.parent.map_or_else(String::new, |parent| {
+        let name = names.get(&parent.id).map_or("a deleted run", |name| *name);
+        format!("{name} at {}", parent.version)
+    })
+}
+
+fn parent_json(info: &RunInfo) -> String {
+    info.parent.map_or_else(
+        || "null".to_owned(),
+        |parent| {
+            let line = Object::new().text("id", &parent.id.to_string());
+            line.number("version", parent.version.0).end()
+        },
+    )
 }
 
 /// Metadata in one line, as it is written; nothing for none.

@@ -66,11 +66,16 @@ fn to_json(database: &Database, stats: &Stats) -> String {
         .number("sections_loaded", bytes(stats.load.loaded))
         .number("sections_rebuilt", bytes(stats.load.rebuilt))
         .json("sections_failed", &list(failed))
-        .json("idempotency_keys", &stats.idempotency_keys.map_or("null".into(), |n| n.to_string()))
+        .json("idempotency_keys", &number_or_null(stats.idempotency_keys))
+        .json("held_for_forks_bytes", &number_or_null(stats.held_for_forks_bytes))
         .number("transactions_replayed", report.stats.txns_applied)
         .text("log", &report.log.to_string())
         .number("recovery_us", micros(report.duration))
         .end()
+}
+
+fn number_or_null(number: Option<u64>) -> String {
+    number.map_or_else(|| "null".to_owned(), |number| number.to_string())
 }
 
 fn rows(database: &Database, stats: &Stats) -> Vec<[String; 2]> {
@@ -97,6 +102,9 @@ fn rows(database: &Database, stats: &Stats) -> Vec<[String; 2]> {
     ];
     if let Some(keys) = stats.idempotency_keys.filter(|keys| *keys > 0) {
         rows.push(row("idempotency keys", count(keys)));
+    }
+    if let Some(bytes) = stats.held_for_forks_bytes.filter(|bytes| *bytes > 0) {
+        rows.push(row("of deleted runs, for forks", size(bytes)));
     }
     if let Some(time) = stats.load.loaded_after.filter(|_| stats.load.sections > 0) {
         rows.push(row("all in memory after", duration(time)));

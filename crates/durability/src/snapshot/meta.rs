@@ -1,7 +1,8 @@
 //! What a snapshot says of itself besides its rows.
 
 use steadfast_core::codec::{Cursor, put_varint};
-use steadfast_core::limits::NAMESPACES_MAX;
+use steadfast_core::fork::{Fork, Layer};
+use steadfast_core::limits::{FORK_DEPTH_MAX, NAMESPACES_MAX};
 use steadfast_core::{
     Namespace, NamespaceId, Result, RetentionDomain, RetentionFloor, RunId, Timestamp, TypeTag,
     Version,
@@ -20,6 +21,17 @@ pub struct SnapshotMeta {
     pub namespaces: Vec<(NamespaceId, Namespace)>,
     /// Up to where the past is gone.
     pub floors: Vec<(RetentionDomain, RetentionFloor)>,
+    /// The records that make runs forks, as far as they are in it: what they see through to has
+    /// to be kept from the moment on at which anything is dropped, before the rows are read.
+    pub forks: Vec<Fork>,
+}
+
+fn namespace_id(cursor: &mut Cursor<'_>) -> Result<NamespaceId> {
+    let id = u32::try_from(cursor.varint()?).unwrap_or(u32::MAX);
+    match id > NAMESPACES_MAX {
+        true => Err(cursor.malformed("a namespace id that cannot be")),
+        false => Ok(NamespaceId(id)),
+    }
 }
 
 impl SnapshotMeta {
@@ -44,6 +56,19 @@ impl SnapshotMeta {
             put_varint(&mut out, floor.version.0);
             put_varint(&mut out, floor.clock.as_micros());
         }
+        if self.forks.is_empty() {
+            return out;
+        }
+        put_varint(&mut out, self.forks.len() as u64);
+        for fork in &self.forks {
+            put_varint(&mut out, u64::from(fork.namespace.0));
+            put_varint(&mut out, fork.version.0);
+            put_varint(&mut out, fork.layers.len() as u64);
+            for layer in &fork.layers {
+                put_varint(&mut out, u64::from(layer.namespace.0));
+                put_varint(&mut out, layer.version.0);
+            }
+        }
         out
     }
 
@@ -56,11 +81,8 @@ impl SnapshotMeta {
             ..Self::default()
         };
         for _ in 0..cursor.length()? {
-            let id = u32::try_from(cursor.varint()?).unwrap_or(u32::MAX);
-            if id > NAMESPACES_MAX {
-                return Err(cursor.malformed("a namespace id that cannot be"));
-            }
-            meta.namespaces.push((NamespaceId(id), Namespace::decode(&mut cursor)?));
+            let id = namespace_id(&mut cursor)?;
+            meta.namespaces.push((id, Namespace::decode(&mut cursor)?));
         }
         for _ in 0..cursor.length()? {
             let run = match cursor.u8()? {
@@ -73,6 +95,21 @@ impl SnapshotMeta {
             let version = Version(cursor.varint()?);
             let clock = Timestamp::from_micros(cursor.varint()?);
             meta.floors.push((RetentionDomain { run, tag }, RetentionFloor { version, clock }));
+        }
+        let forks = if cursor.is_empty() { 0 } else { cursor.length()? };
+        for _ in 0..forks {
+            let namespace = namespace_id(&mut cursor)?;
+            let version = Version(cursor.varint()?);
+            let count = cursor.length()?;
+            if count > FORK_DEPTH_MAX {
+                return Err(cursor.malformed("a fork of more runs than there can be"));
+            }
+            let mut layer = || {
+                let namespace = namespace_id(&mut cursor)?;
+                Ok(Layer { namespace, version: Version(cursor.varint()?) })
+            };
+            let layers = (0..count).map(|_| layer()).collect::<Result<_>>()?;
+            meta.forks.push(Fork { namespace, version, layers });
         }
         cursor.end()?;
         Ok(meta)

@@ -2,6 +2,7 @@
 //! join them.
 
 mod concurrent;
+mod forks;
 mod history;
 mod model;
 mod replay;

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::snapshot::footer::{FOOTER_BYTES, Footer};
 use crate::snapshot::piece::Seed;
 use crate::test_support::{hex, hex_example};
+use steadfast_core::fork::{Fork, Layer};
 use steadfast_core::{Namespace, NamespaceId, RetentionDomain, RetentionFloor, RunId, TypeTag};
 
 fn example() -> (SnapshotMeta, Vec<Record>) {
@@ -17,6 +18,7 @@ fn example() -> (SnapshotMeta, Vec<Record>) {
         created: Timestamp::from_micros(2000),
         namespaces: vec![(NamespaceId(1), namespace)],
         floors: vec![(domain, floor)],
+        forks: Vec::new(),
     };
     let at = |version, micros| RecordBuilder {
         version: Version(version),
@@ -47,6 +49,24 @@ fn the_worked_example_is_what_is_written() {
     let snapshot = fixture.open();
     assert_eq!(snapshot.meta(), &meta);
     check_reads(&snapshot, &rows);
+}
+
+#[test]
+fn forks_are_kept_beside_the_rows() {
+    let layer = |namespace, version| Layer { namespace: NamespaceId(namespace), version };
+    let fork = |namespace, layers| Fork { namespace, version: Version(8), layers };
+    let (mut meta, rows) = example();
+    meta.forks = vec![
+        fork(NamespaceId(2), vec![layer(1, Version(8))]),
+        fork(NamespaceId(3), vec![layer(2, Version(8)), layer(1, Version(5))]),
+    ];
+    let fixture = Fixture::empty();
+    let disk: Arc<dyn Disk> = Arc::new(StdDisk);
+    let options = SnapshotOptions::default();
+    let mut writer = SnapshotWriter::create(disk, &fixture.layout, 1, DATABASE, options).unwrap();
+    rows.iter().for_each(|row| writer.push(row).unwrap());
+    writer.finish(&meta, b"").unwrap();
+    assert_eq!(fixture.open().meta(), &meta);
 }
 
 #[test]
