@@ -3,7 +3,7 @@
 
 use triomphe::ThinArc;
 
-use crate::{Result, Timestamp, Value, Version, VersionedValue};
+use crate::{Error, Key, Result, Timestamp, Value, Version, VersionedValue};
 
 /// One version of one key: a value, or a tombstone.
 ///
@@ -145,10 +145,21 @@ impl Record {
         size_of::<Header>() + 2 * size_of::<usize>() + self.0.slice.len()
     }
 
-    /// The value, decoded. It was checked when it was written and its bytes when they were
-    /// read, so an error here means that memory or the program is broken.
+    /// The value, decoded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Undecodable`]. The value was checked when it was written, and its bytes when they
+    /// were read: so memory, a program or whoever wrote the file is at fault.
     pub fn value(&self) -> Result<Value> {
-        Value::decode(self.value_bytes())
+        Value::decode(self.value_bytes()).map_err(|error| self.undecodable(error))
+    }
+
+    /// The error that says that this record cannot be read, where it is, and why.
+    #[cold]
+    pub fn undecodable(&self, what: impl std::fmt::Display) -> Error {
+        let (key, version) = (Key::in_words(self.key()), self.version());
+        Error::Undecodable { key, version, what: what.to_string() }
     }
 
     /// The value with its version and times, decoded.
@@ -188,6 +199,19 @@ impl Eq for Record {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_read_says_where_it_is() {
+        let builder =
+            RecordBuilder { version: Version(3), timestamp: Timestamp::ZERO, expiry: None };
+        let key = Key::new(crate::NamespaceId(7), crate::TypeTag::Kv, b"a key").unwrap();
+        let mut bytes = key.as_bytes().to_vec();
+        bytes.push(0xff);
+        let error = builder.put(&bytes, key.as_bytes().len()).value().unwrap_err();
+        let text = error.to_string();
+        let place = "key-value a key in namespace 7, of version 3, cannot be read: value: ";
+        assert!(text.starts_with(place), "{text}");
+    }
 
     #[test]
     fn a_record_gives_back_what_it_was_built_from() {

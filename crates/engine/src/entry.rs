@@ -5,9 +5,10 @@ use steadfast_core::signal::{Signal, signal_of};
 use steadfast_core::{Key, Record, Timestamp, TypeTag, Value, Version, prefix_end, stream_name};
 use steadfast_durability::wal::writer::NamespaceLookup;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::events::{Event, decode_event};
 use crate::runs::{Run, RunInfo};
+use crate::signals::decode_signal;
 use crate::source::Source;
 use crate::view::View;
 
@@ -94,15 +95,15 @@ impl Entry {
             Some(TypeTag::Event) if record.is_tombstone() => return Ok(None),
             Some(TypeTag::Event) => {
                 let stream = stream_name(record.key())
-                    .ok_or_else(|| Error::Invalid(format!("{record:?} is not an event")))?;
+                    .ok_or_else(|| record.undecodable("it is of no stream"))?;
                 Self::Event { stream, event: decode_event(record)? }
             }
             Some(TypeTag::Signal) => {
                 let (name, entity) = signal_of(record.key())
-                    .ok_or_else(|| Error::Invalid(format!("{record:?} is not a signal")))?;
+                    .ok_or_else(|| record.undecodable("it is of no signal"))?;
                 let signal = match record.is_tombstone() {
                     true => None,
-                    false => Some(Signal::decode(record.value_bytes())?),
+                    false => Some(decode_signal(record)?),
                 };
                 Self::Signal { name, entity, signal, version, timestamp }
             }

@@ -124,12 +124,16 @@ pub(crate) fn encode_event(payload: Value, options: &AppendOptions) -> Result<Ve
 
 /// Reads the record of an event.
 pub(crate) fn decode_event(record: &Record) -> Result<Event> {
-    let malformed = || Error::Invalid(format!("{record:?} is not an event"));
+    Ok(event_in(record).map_err(|error| record.undecodable(error))?)
+}
+
+fn event_in(record: &Record) -> steadfast_core::Result<Event> {
     // Reading the list as a value would make a list of values first, and most have no more than
     // a payload. Tag and count of the list are looked over, item by item.
     let mut items = Cursor::new("event", record.value_bytes());
+    let incomplete = items.malformed("it lacks its hash, its payload or its place in a stream");
     items.u8()?;
-    let mut left = items.length()?.checked_sub(2).ok_or_else(malformed)?;
+    let mut left = items.length()?.checked_sub(2).ok_or_else(|| incomplete.clone())?;
     items.bytes()?;
     let payload = Value::decode(items.bytes()?)?;
     let mut item = || {
@@ -141,7 +145,7 @@ pub(crate) fn decode_event(record: &Record) -> Result<Event> {
     };
     let mut text = || match item()? {
         Value::String(text) => Ok(Some(text)),
-        _ => Ok::<_, Error>(None),
+        _ => Ok(None),
     };
     let (idempotency_key, kind, causation, correlation) = (text()?, text()?, text()?, text()?);
     let time = match item()? {
@@ -153,7 +157,7 @@ pub(crate) fn decode_event(record: &Record) -> Result<Event> {
         _ => None,
     };
     Ok(Event {
-        seq: event_seq(record.key()).ok_or_else(malformed)?,
+        seq: event_seq(record.key()).ok_or_else(|| incomplete.clone())?,
         payload,
         version: record.version(),
         timestamp: record.timestamp(),
@@ -163,7 +167,7 @@ pub(crate) fn decode_event(record: &Record) -> Result<Event> {
         correlation,
         time,
         scope,
-        hash: stored_hash(record).ok_or_else(malformed)?,
+        hash: stored_hash(record).ok_or(incomplete)?,
     })
 }
 
@@ -202,7 +206,7 @@ fn last_seq(source: &mut impl Source, run: Run, stream: &str) -> Result<Option<u
 fn head(source: &mut impl Source, run: Run, stream: &str) -> Result<Option<EventHead>> {
     let Some(record) = last_event(source, run, stream.as_bytes())? else { return Ok(None) };
     let head = event_seq(record.key()).zip(stored_hash(&record));
-    let malformed = || Error::Invalid(format!("{record:?} is not an event"));
+    let malformed = || Error::from(record.undecodable("it is no event"));
     head.map(|(seq, hash)| Some(EventHead { seq, hash })).ok_or_else(malformed)
 }
 
@@ -580,7 +584,7 @@ impl Transaction {
         let Some(idempotency_key) = idempotency_key else { return Ok(None) };
         let key = idempotency_record_key(run, idempotency_key)?;
         let Some(record) = self.record(KeyRef::from(&key))? else { return Ok(None) };
-        let malformed = || Error::Invalid(format!("{record:?} is not a receipt"));
+        let malformed = || Error::from(record.undecodable("it is no receipt of an append"));
         let Value::List(parts) = record.value()? else { return Err(malformed()) };
         let [_, Value::Int(seq), Value::Bytes(hash)] = parts.as_slice() else {
             return Err(malformed());
