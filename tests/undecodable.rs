@@ -3,50 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
-use std::sync::Arc;
 
-use steadfast_core::{Key, NamespaceId, WriteSet, event_seq};
-use steadfast_durability::StdDisk;
-use steadfast_durability::layout::Layout;
-use steadfast_durability::manifest::Manifest;
-use steadfast_durability::recovery::{RecoveryPolicy, open_snapshot, recover};
-use steadfast_durability::wal::chain::Beside;
-use steadfast_durability::wal::writer::{NamespaceLookup, Outgoing, WalOptions, WalWriter};
-use steadfast_engine::*;
-use steadfast_storage::UnifiedStore;
+use steadfast::*;
+use steadfast_testing::forged;
 use tempfile::tempdir;
-
-struct NoNewOnes;
-
-impl NamespaceLookup for NoNewOnes {
-    fn namespace(&self, _: NamespaceId) -> Option<Namespace> {
-        None
-    }
-}
-
-/// Appends a commit to the log, as any program that knows the format can. Returns its version.
-fn append(root: &Path, writes: &WriteSet) -> Version {
-    let disk: Arc<dyn disk::Disk> = Arc::new(StdDisk);
-    let (layout, store) = (Layout::new(root), UnifiedStore::new());
-    let manifest = Manifest::read(&*disk, &layout).unwrap().unwrap();
-    let opened = open_snapshot(&*disk, &layout, &manifest, RecoveryPolicy::Default).unwrap();
-    let (policy, heard) = (RecoveryPolicy::Default, &mut steadfast_durability::progress::unheard);
-    let beside = Beside::Nobody;
-    let recovered =
-        recover(&*disk, &layout, &manifest, opened, &store, policy, beside, heard).unwrap();
-    let options = WalOptions { segment_bytes: 64 << 10, direct: false };
-    let entropy = Entropy::seeded(1);
-    let (manifest, resume, _) =
-        recovered.prepare_writing(&disk, &layout, options, &entropy).unwrap();
-    let (version, timestamp) = (resume.next_version, resume.last.1);
-    let mut writer =
-        WalWriter::new(disk, layout, options, manifest, resume, entropy, Arc::new(NoNewOnes));
-    let namespaces = &[][..];
-    let item = Outgoing::Txn { version, timestamp, namespaces, writes: writes.as_bytes() };
-    writer.append(&[item], 0, true).unwrap();
-    writer.close(version.next()).unwrap();
-    version
-}
 
 /// One of everything.
 fn filled(root: &Path) {
@@ -61,19 +21,6 @@ fn filled(root: &Path) {
     db.event_append_with(run, "stream", 1, &options).unwrap();
     db.event_append(run, "stream", 2).unwrap();
     db.close().unwrap();
-}
-
-/// The stored key that `is_it` says yes to, which is one.
-fn stored(root: &Path, is_it: impl Fn(TypeTag, &[u8]) -> bool) -> Vec<u8> {
-    let db = Database::open_read_only(root).unwrap();
-    db.wait_loaded().unwrap();
-    let rows = db.storage().view(Timestamp::MAX).range_versions(..);
-    let keys = rows.map(|row| row.unwrap().key().to_vec());
-    let mut keys: Vec<_> =
-        keys.filter(|key| is_it(Key::tag_of(key).unwrap(), Key::user_part(key))).collect();
-    keys.dedup();
-    assert_eq!(keys.len(), 1, "{keys:?}");
-    keys.remove(0)
 }
 
 #[track_caller]
@@ -95,9 +42,8 @@ fn check(
     for value in values {
         let dir = tempdir().unwrap();
         filled(dir.path());
-        let mut writes = WriteSet::new();
-        writes.put_encoded(&stored(dir.path(), &is_it), value, None).unwrap();
-        let version = append(dir.path(), &writes);
+        let key = forged::stored_key(dir.path(), &is_it);
+        let version = forged::append(dir.path(), &[(&key, value)]);
         let db = Database::open_existing(dir.path(), DatabaseConfig::buffered()).unwrap();
         let at = format!("version {version}");
         let mut read = 0;
@@ -156,8 +102,7 @@ fn a_state_cell() {
 
 #[test]
 fn an_event() {
-    let is_it =
-        |tag, own: &[u8]| tag == TypeTag::Event && event_seq(&[&[0; 5], own].concat()) == Some(0);
+    let is_it = |tag, own: &[u8]| tag == TypeTag::Event && own.ends_with(&0u64.to_be_bytes());
     // Also one whose payload alone is bad, and one that has a hash and no payload.
     let mut payload = vec![7, 2, 33, 6];
     payload.extend_from_slice(&[0; 32]);
@@ -230,9 +175,8 @@ fn the_grave_of_a_run() {
     let from = db.current_version();
     db.close().unwrap();
     let grave = |tag, own: &[u8]| tag == TypeTag::Run && own != b"run" && own != b"gone";
-    let mut writes = WriteSet::new();
-    writes.put_encoded(&stored(dir.path(), grave), &[0], None).unwrap();
-    let version = append(dir.path(), &writes);
+    let key = forged::stored_key(dir.path(), grave);
+    let version = forged::append(dir.path(), &[(&key, &[0])]);
     let db = Database::open_existing(dir.path(), DatabaseConfig::buffered()).unwrap();
     let mut tail = db.tail(from).unwrap();
     let commit = tail.next().unwrap().unwrap();
