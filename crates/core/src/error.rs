@@ -1,8 +1,8 @@
-//! What is wrong with a caller's input.
+//! What is wrong with a caller's input, or with bytes that are to be decoded.
 
-use crate::limits;
+use crate::{Version, limits};
 
-/// Input that no layer accepts. Nothing was written.
+/// Input that no layer accepts, of which nothing was written; or bytes that mean nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -71,6 +71,16 @@ pub enum Error {
         reason: &'static str,
         /// Where, counted from the start of what was being decoded.
         at: usize,
+    },
+    /// A record that does not say what it should, though its bytes are those that were written.
+    #[error("{key}, of version {version}, cannot be read: {what}")]
+    Undecodable {
+        /// The record's key, in words.
+        key: String,
+        /// The commit that wrote it.
+        version: Version,
+        /// What is wrong with it.
+        what: String,
     },
 }
 

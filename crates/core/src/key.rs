@@ -11,6 +11,7 @@
 
 use crate::codec::Cursor;
 use crate::limits::{STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
+use crate::signal::signal_of;
 use crate::{Error, NamespaceId, Result};
 
 /// Which primitive a stored key belongs to. The numbers are part of the log format.
@@ -96,6 +97,36 @@ impl Key {
     /// The primitive a stored key belongs to; `None` if it is none's.
     pub fn tag_of(stored: &[u8]) -> Option<TypeTag> {
         stored.get(4).and_then(|tag| TypeTag::from_number(*tag))
+    }
+
+    /// A stored key in words, for people: what it is of, its own part, and its namespace.
+    pub fn in_words(stored: &[u8]) -> String {
+        let own = Self::user_part(stored).escape_ascii();
+        let (Some(namespace), Some(tag)) = (Self::namespace_of(stored), Self::tag_of(stored))
+        else {
+            return format!("{}, which is no key,", stored.escape_ascii());
+        };
+        let what = match tag {
+            TypeTag::Run if namespace == NamespaceId::SYSTEM => format!("run {own}"),
+            TypeTag::Run => "the grave of a run".to_owned(),
+            TypeTag::Kv => format!("key-value {own}"),
+            TypeTag::Event => match (stream_name(stored), event_seq(stored)) {
+                (Some(stream), Some(seq)) => {
+                    format!("event {seq} of stream {}", stream.escape_ascii())
+                }
+                _ => format!("event {own}"),
+            },
+            TypeTag::State => format!("state cell {own}"),
+            TypeTag::Signal => match signal_of(stored) {
+                Some((name, entity)) => format!("signal {name} of {}", entity.escape_ascii()),
+                None => format!("signal {own}"),
+            },
+            TypeTag::Idempotency => format!("idempotency key {own}"),
+        };
+        match namespace {
+            NamespaceId::SYSTEM => what,
+            NamespaceId(id) => format!("{what} in namespace {id}"),
+        }
     }
 
     /// The primitive's own part of a stored key.

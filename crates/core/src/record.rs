@@ -3,7 +3,7 @@
 
 use triomphe::ThinArc;
 
-use crate::{Result, Timestamp, Value, ValueRef, Version, VersionedValue};
+use crate::{Error, Key, Result, Timestamp, Value, ValueRef, Version, VersionedValue};
 
 /// One version of one key: a value, or a tombstone.
 ///
@@ -145,17 +145,28 @@ impl Record {
         size_of::<Header>() + 2 * size_of::<usize>() + self.0.slice.len()
     }
 
-    /// The value, decoded. It was checked when it was written and its bytes when they were
-    /// read, so an error here means that memory or the program is broken.
+    /// The value, decoded.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Undecodable`]. The value was checked when it was written, and its bytes when they
+    /// were read: so memory, a program or whoever wrote the file is at fault.
     pub fn value(&self) -> Result<Value> {
-        Value::decode(self.value_bytes())
+        Value::decode(self.value_bytes()).map_err(|error| self.undecodable(error))
+    }
+
+    /// The error that says that this record cannot be read, where it is, and why.
+    #[cold]
+    pub fn undecodable(&self, what: impl std::fmt::Display) -> Error {
+        let (key, version) = (Key::in_words(self.key()), self.version());
+        Error::Undecodable { key, version, what: what.to_string() }
     }
 
     /// The value where it lies in the record: nothing is copied, and it lives as long as this
     /// handle. Errors as of [`Record::value`]; those of items come when they are read.
     #[inline]
     pub fn value_ref(&self) -> Result<ValueRef<'_>> {
-        ValueRef::decode(self.value_bytes())
+        ValueRef::decode(self.value_bytes()).map_err(|error| self.undecodable(error))
     }
 
     /// The value with its version and times, decoded.
@@ -195,6 +206,19 @@ impl Eq for Record {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_that_cannot_be_read_says_where_it_is() {
+        let builder =
+            RecordBuilder { version: Version(3), timestamp: Timestamp::ZERO, expiry: None };
+        let key = Key::new(crate::NamespaceId(7), crate::TypeTag::Kv, b"a key").unwrap();
+        let mut bytes = key.as_bytes().to_vec();
+        bytes.push(0xff);
+        let error = builder.put(&bytes, key.as_bytes().len()).value().unwrap_err();
+        let text = error.to_string();
+        let place = "key-value a key in namespace 7, of version 3, cannot be read: value: ";
+        assert!(text.starts_with(place), "{text}");
+    }
 
     #[test]
     fn a_record_gives_back_what_it_was_built_from() {

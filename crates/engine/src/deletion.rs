@@ -43,7 +43,7 @@ pub(crate) fn grave(store: &UnifiedStore, namespace: NamespaceId) -> Result<Opti
 
 /// What the index last said of the run that `grave` is of.
 pub(crate) fn decode_grave(grave: &Record) -> Result<RunInfo> {
-    let malformed = || Error::Invalid(format!("{grave:?} is not the grave of a run"));
+    let malformed = || Error::from(grave.undecodable("it is not the grave of a run"));
     let Value::Map(mut value) = grave.value()? else { return Err(malformed()) };
     let name = value.remove(NAME);
     let name = name.as_ref().and_then(Value::as_str).ok_or_else(malformed)?;

@@ -9,11 +9,12 @@ use steadfast_core::{
 };
 use steadfast_durability::wal::writer::NamespaceLookup;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event_chain::EventHead;
 use crate::events::{Event, StoredReceipt, decode_event};
 use crate::fork::Versions;
 use crate::runs::{Run, RunInfo};
+use crate::signals::decode_signal;
 use crate::source::Source;
 use crate::streams::{StreamState, Untrimmed};
 use crate::view::View;
@@ -139,15 +140,15 @@ impl Entry {
             }
             Some(TypeTag::Event) => {
                 let stream = stream_name(record.key())
-                    .ok_or_else(|| Error::Invalid(format!("{record:?} is not an event")))?;
+                    .ok_or_else(|| record.undecodable("it is of no stream"))?;
                 Self::Event { stream, event: decode_event(record)? }
             }
             Some(TypeTag::Signal) => {
                 let (name, entity) = signal_of(record.key())
-                    .ok_or_else(|| Error::Invalid(format!("{record:?} is not a signal")))?;
+                    .ok_or_else(|| record.undecodable("it is of no signal"))?;
                 let signal = match record.is_tombstone() {
                     true => None,
-                    false => Some(Signal::decode(record.value_bytes())?),
+                    false => Some(decode_signal(record)?),
                 };
                 Self::Signal { name, entity, signal, version, timestamp }
             }
@@ -228,7 +229,7 @@ impl Entries {
         }
         let StoredReceipt { stream, seq, hash, events } = receipt;
         let key = std::str::from_utf8(Key::user_part(record.key()))
-            .map_err(|_| Error::Invalid(format!("{record:?} is not a receipt")))?;
+            .map_err(|_| record.undecodable("its key is no idempotency key"))?;
         Ok(Some(Entry::Receipt {
             key: key.to_owned(),
             stream,

@@ -51,6 +51,10 @@ pub enum Error {
     /// Files are damaged.
     #[error("{0}")]
     Corruption(steadfast_durability::Error),
+    /// What was read has the right checksum and means nothing: no bit has changed since it was
+    /// written, and no program of ours wrote it so.
+    #[error("{0}")]
+    Undecodable(steadfast_core::Error),
     /// A stream of events is not what was appended to it.
     #[error("event {seq} of stream {stream}: {what}")]
     EventChain {
@@ -177,7 +181,9 @@ impl Error {
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::NotFound(_) => ErrorKind::NotFound,
             Self::Io(_) => ErrorKind::Io,
-            Self::Corruption(_) | Self::EventChain { .. } => ErrorKind::Corruption,
+            Self::Corruption(_) | Self::Undecodable(_) | Self::EventChain { .. } => {
+                ErrorKind::Corruption
+            }
             Self::Poisoned { .. } => ErrorKind::Poisoned,
             Self::Unknown { .. } => ErrorKind::Unknown,
             Self::HistoryTrimmed { .. } | Self::EventsTrimmed { .. } => ErrorKind::HistoryTrimmed,
@@ -190,7 +196,10 @@ impl Error {
 
 impl From<steadfast_core::Error> for Error {
     fn from(error: steadfast_core::Error) -> Self {
-        Self::Invalid(error.to_string())
+        match error {
+            steadfast_core::Error::Undecodable { .. } => Self::Undecodable(error),
+            _ => Self::Invalid(error.to_string()),
+        }
     }
 }
 

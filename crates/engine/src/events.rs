@@ -134,25 +134,24 @@ struct Items<'a> {
 impl<'a> Items<'a> {
     /// From the payload on.
     #[inline]
-    fn of(record: &'a Record) -> Result<Self> {
-        let items = behind_hash(record.value_bytes());
-        let (left, bytes) = items.ok_or_else(|| not_an_event(record))?;
+    fn of(record: &'a Record) -> steadfast_core::Result<Self> {
+        let (left, bytes) = behind_hash(record.value_bytes()).ok_or_else(incomplete)?;
         Ok(Self { cursor: Cursor::new("event", bytes), left })
     }
 
     /// The next item, encoded; `None` behind the last one.
     #[inline]
-    fn next(&mut self) -> Result<Option<&'a [u8]>> {
+    fn next(&mut self) -> steadfast_core::Result<Option<&'a [u8]>> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
         Ok(Some(self.cursor.bytes()?))
     }
 
-    fn value(&mut self) -> Result<Value> {
-        Ok(self.next()?.map_or(Ok(Value::Null), Value::decode)?)
+    fn value(&mut self) -> steadfast_core::Result<Value> {
+        self.next()?.map_or(Ok(Value::Null), Value::decode)
     }
 
-    fn text(&mut self) -> Result<Option<String>> {
+    fn text(&mut self) -> steadfast_core::Result<Option<String>> {
         match self.value()? {
             Value::String(text) => Ok(Some(text)),
             _ => Ok(None),
@@ -161,20 +160,22 @@ impl<'a> Items<'a> {
 }
 
 #[cold]
-fn not_an_event(record: &Record) -> Error {
-    Error::Invalid(format!("{record:?} is not an event"))
+fn incomplete() -> steadfast_core::Error {
+    Cursor::new("event", &[]).malformed("it lacks its hash, its payload or its place in a stream")
 }
 
 /// Reads the record of an event. Inlined, because an event is large and would be copied.
 #[inline(always)]
 pub(crate) fn decode_event(record: &Record) -> Result<Event> {
+    Ok(event_in(record).map_err(|error| record.undecodable(error))?)
+}
+
+#[inline(always)]
+fn event_in(record: &Record) -> steadfast_core::Result<Event> {
     let mut items = Items::of(record)?;
-    let Some(payload) = items.next()? else { return Err(not_an_event(record)) };
-    let seq = event_seq(record.key()).ok_or_else(|| not_an_event(record))?;
-    let hash = stored_hash(record).ok_or_else(|| not_an_event(record))?;
     let mut event = Event {
-        seq,
-        payload: Value::decode(payload)?,
+        seq: event_seq(record.key()).ok_or_else(incomplete)?,
+        payload: Value::decode(items.next()?.ok_or_else(incomplete)?)?,
         version: record.version(),
         timestamp: record.timestamp(),
         idempotency_key: None,
@@ -183,7 +184,7 @@ pub(crate) fn decode_event(record: &Record) -> Result<Event> {
         correlation: None,
         time: None,
         scope: None,
-        hash,
+        hash: stored_hash(record).ok_or_else(incomplete)?,
     };
     if items.left > 0 {
         decode_options(&mut items, &mut event)?;
@@ -193,7 +194,7 @@ pub(crate) fn decode_event(record: &Record) -> Result<Event> {
 
 /// Reads what is behind the payload.
 #[inline(never)]
-fn decode_options(items: &mut Items<'_>, event: &mut Event) -> Result<()> {
+fn decode_options(items: &mut Items<'_>, event: &mut Event) -> steadfast_core::Result<()> {
     event.idempotency_key = items.text()?;
     event.kind = items.text()?;
     event.causation = items.text()?;
@@ -260,7 +261,7 @@ impl StoredReceipt {
                 events,
             })
         };
-        let malformed = || Error::Invalid(format!("{record:?} is not a receipt"));
+        let malformed = || Error::from(record.undecodable("it is no receipt of an append"));
         read(record.value()?).ok_or_else(malformed)
     }
 
@@ -290,7 +291,7 @@ pub(crate) fn head(source: &mut impl Source, run: Run, stream: &[u8]) -> Result<
         return Ok(stream_state(source, run, stream)?.and_then(|state| state.trimmed));
     };
     let head = event_seq(record.key()).zip(stored_hash(&record));
-    let malformed = || Error::Invalid(format!("{record:?} is not an event"));
+    let malformed = || Error::from(record.undecodable("it is no event"));
     head.map(|(seq, hash)| Some(EventHead { seq, hash })).ok_or_else(malformed)
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn layers_at(
 }
 
 fn decode(record: &Record) -> Result<Vec<Layer>> {
-    let malformed = || Error::Invalid(format!("{record:?} does not say what a fork lies upon"));
+    let malformed = || record.undecodable("it does not say what a fork lies upon").into();
     layers_of(record).ok_or_else(malformed)
 }
 

@@ -183,7 +183,7 @@ impl IndexEntry {
 }
 
 pub(crate) fn decode_info(record: &Record) -> Result<RunInfo> {
-    let malformed = || Error::Invalid(format!("{record:?} is not an entry of the run index"));
+    let malformed = || Error::from(record.undecodable("it is no entry of the run index"));
     let Value::Map(value) = record.value()? else { return Err(malformed()) };
     let name = std::str::from_utf8(Key::user_part(record.key())).map_err(|_| malformed())?;
     info_of(record, name.to_owned(), value).ok_or_else(malformed)

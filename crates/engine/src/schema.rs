@@ -150,7 +150,8 @@ fn key(name: &str) -> Result<Key> {
 
 fn decode(record: &Record) -> Result<DefinedSignal> {
     let name = String::from_utf8_lossy(Key::user_part(record.key())).into_owned();
-    let definition = SignalDefinition::from_value(&record.value()?)?;
+    let definition = SignalDefinition::from_value(&record.value()?)
+        .map_err(|error| record.undecodable(error))?;
     let (version, timestamp) = (record.version(), record.timestamp());
     Ok(DefinedSignal { name, definition, version, timestamp })
 }

@@ -27,8 +27,16 @@ fn key(run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<Key> {
     Ok(signal_key(run.namespace, name, entity.as_ref())?)
 }
 
-fn decode(record: &Record) -> Result<Signal> {
-    Ok(Signal::decode(record.value_bytes())?)
+/// Reads the record of a signal.
+pub(crate) fn decode_signal(record: &Record) -> Result<Signal> {
+    Ok(Signal::decode(record.value_bytes()).map_err(|error| record.undecodable(error))?)
+}
+
+fn score_of(record: &Record, now: Option<Timestamp>, clock: Timestamp) -> Result<f64> {
+    score_in(record.value_bytes(), now, clock).or_else(|error| {
+        decode_signal(record)?;
+        Err(error.into())
+    })
 }
 
 fn observation(weight: f64, at: Timestamp) -> Result<Observation> {
@@ -50,7 +58,7 @@ impl<S: Source> At<'_, S> {
     fn signal(&mut self) -> Result<Option<Signal>> {
         self.source.check_run(self.run)?;
         let record = self.source.record(KeyRef::from(&key(self.run, self.name, self.entity)?))?;
-        record.map(|record| decode(&record)).transpose()
+        record.map(|record| decode_signal(&record)).transpose()
     }
 
     /// Asks a signal; of what was never observed, a signal without observations.
@@ -141,9 +149,9 @@ impl std::fmt::Debug for Signals {
 impl Signals {
     fn item(row: Result<Record>) -> Result<(Vec<u8>, Signal)> {
         let record = row?;
-        let (_, entity) = signal_of(record.key())
-            .ok_or_else(|| Error::Invalid(format!("{record:?} is not a signal")))?;
-        Ok((entity, decode(&record)?))
+        let (_, entity) =
+            signal_of(record.key()).ok_or_else(|| record.undecodable("it is of no signal"))?;
+        Ok((entity, decode_signal(&record)?))
     }
 }
 
@@ -298,14 +306,14 @@ impl Database {
     /// observed.
     pub fn signal(&self, run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<Option<Signal>> {
         self.latest(run, KeyRef::from(&key(run, name, entity)?))?
-            .map(|record| decode(&record))
+            .map(|record| decode_signal(&record))
             .transpose()
     }
 
     /// The decayed sum of the weights of the signal now; 0 if it was never observed.
     pub fn signal_score(&self, run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<f64> {
         match self.latest(run, KeyRef::from(&key(run, name, entity)?))? {
-            Some(record) => Ok(score_in(record.value_bytes(), None, self.now())?),
+            Some(record) => score_of(&record, None, self.now()),
             None => Ok(0.0),
         }
     }
@@ -324,7 +332,7 @@ impl Database {
         now: Timestamp,
     ) -> Result<f64> {
         match self.latest(run, KeyRef::from(&key(run, name, entity)?))? {
-            Some(record) => Ok(score_in(record.value_bytes(), Some(now), now)?),
+            Some(record) => score_of(&record, Some(now), now),
             None => Ok(0.0),
         }
     }

@@ -110,7 +110,7 @@ impl StreamState {
             };
             Some(Self { trimmed, keys })
         };
-        let malformed = || Error::Invalid(format!("{record:?} is not what is kept of a stream"));
+        let malformed = || Error::from(record.undecodable("it is not what is kept of a stream"));
         read(record.value()?).ok_or_else(malformed)
     }
 }
@@ -261,7 +261,7 @@ impl Transaction {
             let text = format!("stream {stream} has no event {last}: nothing can be trimmed there");
             return Err(Error::Invalid(text));
         };
-        let malformed = || Error::Invalid(format!("{event:?} is not an event"));
+        let malformed = || Error::from(event.undecodable("it is no event"));
         let hash = stored_hash(&event).ok_or_else(malformed)?;
         let trimmed = Some(EventHead { seq: last, hash });
         self.put_stream_state(run, name, StreamState { trimmed, ..state })?;

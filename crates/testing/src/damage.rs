@@ -155,6 +155,22 @@ impl Subject {
         Err(format!("not the state after {kept} commits: {differences:?}"))
     }
 
+    /// Opens it after `damage`; `None` if that is refused, as it may be: nothing is written then.
+    fn open_damaged(&self, damage: impl FnOnce(&SimDisk)) -> Result<Option<Database>, String> {
+        let disk = self.disk.killed();
+        damage(&disk);
+        let before = disk.fingerprint();
+        let error = match self.open(&disk)? {
+            Ok(db) => return Ok(Some(db)),
+            Err(error) => error,
+        };
+        check_error(&error)?;
+        match disk.fingerprint() == before {
+            true => Ok(None),
+            false => Err(format!("refused and wrote: {error}")),
+        }
+    }
+
     /// What became of an opening after `damage`.
     pub fn try_damage(&self, damage: impl FnOnce(&SimDisk)) -> Outcome {
         self.try_damage_to("", damage)
@@ -163,19 +179,7 @@ impl Subject {
     /// As [`Subject::try_damage`]; if something in the file `path` was changed and is not what
     /// it must be, somebody has to notice.
     pub fn try_damage_to(&self, path: &str, damage: impl FnOnce(&SimDisk)) -> Outcome {
-        let disk = self.disk.killed();
-        damage(&disk);
-        let before = disk.fingerprint();
-        let db = match self.open(&disk)? {
-            Err(error) => {
-                check_error(&error)?;
-                if disk.fingerprint() != before {
-                    return Err(format!("refused and wrote: {error}"));
-                }
-                return Ok("refused");
-            }
-            Ok(db) => db,
-        };
+        let Some(db) = self.open_damaged(damage)? else { return Ok("refused") };
         let work = || self.judge(&db, path);
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("panicked".to_owned()))
     }
@@ -183,19 +187,7 @@ impl Subject {
     /// What became of an opening after any number of damages, which together may take anything
     /// away: it refuses, or shows what was there after some commit, before and after loading.
     pub fn try_anything(&self, damage: impl FnOnce(&SimDisk)) -> Outcome {
-        let disk = self.disk.killed();
-        damage(&disk);
-        let before = disk.fingerprint();
-        let db = match self.open(&disk)? {
-            Err(error) => {
-                check_error(&error)?;
-                if disk.fingerprint() != before {
-                    return Err(format!("refused and wrote: {error}"));
-                }
-                return Ok("refused");
-            }
-            Ok(db) => db,
-        };
+        let Some(db) = self.open_damaged(damage)? else { return Ok("refused") };
         for when in ["opened", "loaded"] {
             match content_now(&db) {
                 Ok(content) => {

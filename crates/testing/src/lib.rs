@@ -5,6 +5,7 @@
 //! - [`model`]: [`model::ReferenceModel`], what a database must contain;
 //! - [`workload`]: programs drawn from a seed, and the record of what they were told;
 //! - [`fixture`]: a database in a real directory, to be damaged by hand;
+//! - [`forged`]: commits that no engine made, in the log of one;
 //! - [`matrix`]: your program, your invariant, and every crash image in between;
 //! - [`crash`]: every crash image of a program, opened and judged;
 //! - `injector` and `harness` (feature `hooks`): crashes at chosen points inside the engine;
@@ -39,6 +40,7 @@ pub mod death;
 pub mod durations;
 pub mod faults;
 pub mod fixture;
+pub mod forged;
 #[cfg(all(feature = "fuse", target_os = "linux"))]
 pub mod fuse;
 #[cfg(feature = "hooks")]

@@ -55,18 +55,19 @@ fn look(dir: &Path) -> Result<Verdict> {
         }
         Err(error) => return Err(error.into()),
     };
-    let chains = match chains(&database) {
+    let contents = match contents(&database) {
         // What a damaged file keeps from being read was found already.
         Err(error) if error.kind() == ErrorKind::Corruption && !damaged.is_empty() => Ok(0),
-        Err(error @ Error::EventChain { .. }) => Err(error.to_string()),
+        Err(error @ Error::EventChain { .. }) => Err(Wrong::Chain(error.to_string())),
+        Err(error @ Error::Undecodable(_)) => Err(Wrong::Record(error.to_string())),
         streams => Ok(streams?),
     };
     let report = database.recovery_report().clone();
     let opened_well =
         report.log != LogClass::Ambiguous && report.snapshots != SnapshotClass::Fallback;
     Ok(Verdict {
-        sound: opened_well && damaged.is_empty() && chains.is_ok(),
-        chains,
+        sound: opened_well && damaged.is_empty() && contents.is_ok(),
+        contents,
         refused: false,
         readable: damaged.is_empty() || database.wait_loaded().is_ok(),
         unreadable: None,
@@ -76,18 +77,32 @@ fn look(dir: &Path) -> Result<Verdict> {
     })
 }
 
-/// Follows the hash chain of every stream there is. Returns how many there are.
-fn chains(database: &Database) -> steadfast::Result<u64> {
+/// Reads everything there is, and follows the hash chain of every stream. Returns how many those
+/// are.
+fn contents(database: &Database) -> steadfast::Result<u64> {
     let view = database.view()?;
-    let runs = view.list_runs()?;
-    runs.iter().try_fold(0, |streams, info| Ok(streams + view.event_verify_all(info.run)?))
+    view.signal_definitions()?;
+    let mut streams = 0;
+    for info in view.list_runs()? {
+        streams += view.event_verify_all(info.run)?;
+        view.entries_with_history(info.run).try_for_each(|entry| entry.map(drop))?;
+    }
+    Ok(streams)
+}
+
+/// What is wrong although the files are as they were written.
+enum Wrong {
+    /// The first stream that is not as it was appended.
+    Chain(String),
+    /// The first record that cannot be decoded.
+    Record(String),
 }
 
 /// What was found in a database's files.
 struct Verdict {
     sound: bool,
-    /// How many streams were checked, or what is wrong with the first that is not as it was.
-    chains: std::result::Result<u64, String>,
+    /// How many streams were checked, or what was wrong first.
+    contents: std::result::Result<u64, Wrong>,
     /// It was not opened.
     refused: bool,
     /// Everything can be read, from an older snapshot if need be.
@@ -104,7 +119,7 @@ impl Verdict {
     fn of_refusal(error: DiskError) -> Self {
         let mut verdict = Self {
             sound: false,
-            chains: Ok(0),
+            contents: Ok(0),
             refused: true,
             readable: false,
             unreadable: None,
@@ -144,15 +159,17 @@ impl Verdict {
             let Damaged { file, offset, what, versions: (from, to) } = damaged;
             format!("    {file}: {what} at offset {offset}; versions {from} to {to} at risk")
         }));
-        match &self.chains {
-            Err(broken) => lines.push(format!("    {broken}; the files are as they were written")),
+        match &self.contents {
+            Err(Wrong::Chain(broken) | Wrong::Record(broken)) => {
+                lines.push(format!("    {broken}; the files are as they were written"))
+            }
             Ok(0) => {}
             Ok(n) => {
                 let streams = counted(*n, "stream of events is", "streams of events are");
                 lines.push(format!("    {streams} as appended"));
             }
         }
-        if !self.sound && self.readable && self.chains.is_ok() {
+        if !self.sound && self.readable && self.contents.is_ok() {
             let still = "everything can still be read; `compact` leaves only what is sound";
             lines.push(format!("    {still}"));
         }
@@ -200,9 +217,10 @@ impl Verdict {
                 .number("at_risk_to", damaged.versions.1.0)
                 .end()
         });
-        object = match &self.chains {
+        object = match &self.contents {
             Ok(streams) => object.number("streams", *streams),
-            Err(broken) => object.text("event_chain", broken),
+            Err(Wrong::Chain(broken)) => object.text("event_chain", broken),
+            Err(Wrong::Record(broken)) => object.text("undecodable", broken),
         };
         object.json("damaged", &list(damaged)).text("message", &self.message).end()
     }

@@ -1,6 +1,7 @@
 //! Damaged snapshots: named, survived where an older one is there, salvaged where not.
 
-use steadfast::{CompactMode, Database, Value};
+use steadfast::{CompactMode, Database, TypeTag, Value};
+use steadfast_testing::forged;
 
 use crate::support::{Done, Home, append, damage, json, kind, steadfast_on};
 
@@ -216,4 +217,29 @@ fn an_event_that_was_changed_with_all_checksums_right_is_found() {
     let found = verify["event_chain"].as_str().unwrap();
     assert!(found.starts_with("event 1 of stream s: "), "{found}");
     assert!(home.run("verify", &[]).status(1).stdout.contains(found));
+}
+
+#[test]
+fn a_record_that_means_nothing_is_named_with_its_key_and_version() {
+    let home = Home::new();
+    home.fill(0..30, &[]);
+    let is_it = |tag, own: &[u8]| tag == TypeTag::Kv && own == b"k07";
+    let key = forged::stored_key(&home.db(), is_it);
+    let version = forged::append(&home.db(), &[(&key, &[0xff])]);
+    let place = format!("key-value k07 in namespace 1, of version {version}, cannot be read");
+    let verify = home.run("verify", &[]).status(1).stdout;
+    assert!(verify.contains("DAMAGED") && verify.contains(&place), "{verify}");
+    let verify = home.run("verify", &["--json"]).status(1).json();
+    assert_eq!(
+        (&verify["sound"], verify["damaged"].as_array().map(Vec::len)),
+        (&false.into(), Some(0))
+    );
+    assert!(verify["undecodable"].as_str().is_some_and(|text| text.contains(&place)), "{verify}");
+    let dump = home.run("dump", &["--json"]).status(1);
+    assert_eq!(json(&dump.stderr)["error"]["kind"], "corruption");
+    assert!(dump.stderr.contains(&place), "{}", dump.stderr);
+    assert!(!dump.stdout.contains(r#""type":"end""#), "{}", dump.stdout);
+    // Writing it anew mends it.
+    home.apply(&[r#"{"ops":[{"op":"kv_put","run":"r","key":"k07","value":1}]}"#]);
+    home.run("dump", &[]).ok();
 }

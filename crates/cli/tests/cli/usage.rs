@@ -73,10 +73,16 @@ fn a_bench_prints_its_figures_and_leaves_nothing() {
     {
         assert!(done.stdout.contains(what), "{}", done.stdout);
     }
+    // Built together with tests that need them, the program has them too.
+    let hooks =
+        steadfast_testing::CRASH_POINTS_COMPILED_IN || steadfast_testing::SABOTAGE_COMPILED_IN;
+    let says = if hooks { "no figure counts" } else { "no crash points or planted bugs" };
+    assert!(done.stdout.lines().last().is_some_and(|line| line.contains(says)), "{}", done.stdout);
     let done = home.run("bench", &["--json", "--millis", "100"]).status(0);
     let rows = json(&done.stdout);
     for row in rows.as_array().unwrap() {
         assert!(row["a_second"].as_u64().unwrap() > 0, "{row}");
+        assert_eq!(row["hooks"], hooks, "{row}");
     }
     std::fs::create_dir(home.db()).unwrap();
     let done = home.run("bench", &[]).status(1);

@@ -469,7 +469,12 @@ impl<'a> Checker<'a> {
         }
         // What was seen is older than what was there.
         let cell = cell?;
-        if seen.is_none() && self.unplaced_deletes.contains_key(key.as_str()) {
+        if seen.is_none()
+            && self.may_have_deleted(&key, cell.version, at).any(|deleter| {
+                let began = self.txn(deleter).invoked;
+                deleter != id && txn.ended.is_none_or(|ended| began < ended)
+            })
+        {
             return None;
         }
         let writer = cell.writer;
@@ -483,6 +488,26 @@ impl<'a> Checker<'a> {
         }
         let (saw, expected) = (seen.cloned(), cell.version);
         Some(Violation::StaleRead { reader: id, key, saw, expected })
+    }
+
+    /// Those of unknown outcome that can have deleted `key`, as `written` left it, by version `at`.
+    fn may_have_deleted(
+        &self,
+        key: &str,
+        written: Version,
+        at: Version,
+    ) -> impl Iterator<Item = TxnId> {
+        let deleters = self.unplaced_deletes.get(key).map_or(&[][..], Vec::as_slice);
+        deleters.iter().copied().filter(move |id| {
+            let deleter = self.txn(*id);
+            // Its version is above what it read at.
+            let above = deleter.snapshot.is_none_or(|snapshot| snapshot < at);
+            let told = match deleter.outcome {
+                Outcome::Unknown(Some(version)) => written < version && version <= at,
+                _ => true,
+            };
+            above && told
+        })
     }
 
     /// Whether `seen` is nothing that a commit wrote.
@@ -572,6 +597,9 @@ impl<'a> Checker<'a> {
 
     fn hold_against_recovered(&mut self, recovered: &'a State, crash: Crash) {
         let end = recovered.version;
+        if !self.may_be_the_newest(recovered) {
+            self.report(Violation::NobodysVersion { version: end });
+        }
         let bound = match crash {
             Crash::Kill => Version::MAX,
             Crash::PowerCut => self.history.promised(),
@@ -602,6 +630,26 @@ impl<'a> Checker<'a> {
         violations.into_iter().for_each(|violation| self.report(violation));
     }
 
+    /// Whether the version of `recovered` is that of a commit. One of unknown outcome whose version
+    /// nothing tells deletes and does nothing else: what the newest commit wrote is there, and
+    /// tells it.
+    fn may_be_the_newest(&self, recovered: &State) -> bool {
+        let end = recovered.version;
+        if end == self.history.initial.version || self.owners.contains_key(&end) {
+            return true;
+        }
+        self.txns().any(|(id, txn)| {
+            let gone = |(key, value): (&String, &Option<String>)| {
+                value.is_none() && !recovered.contents.contains_key(key)
+            };
+            txn.outcome == Outcome::Unknown(None)
+                && self.versions[id.0].is_none()
+                && txn.snapshot.is_none_or(|snapshot| snapshot < end)
+                && !txn.writes.is_empty()
+                && txn.writes.iter().all(gone)
+        })
+    }
+
     fn blame_recovery(
         &self,
         recovered: &State,
@@ -618,16 +666,11 @@ impl<'a> Checker<'a> {
             return Some(Violation::FutureRead { reader: None, key, saw: saw.clone(), at });
         }
         let cell = cell?;
-        if seen.is_none()
-            && let Some(deleters) = self.unplaced_deletes.get(key.as_str())
-        {
-            // Whoever of them it was that came before the end.
-            let early = deleters.iter().filter(|id| match self.txn(**id).outcome {
-                Outcome::Unknown(Some(version)) => version <= at,
-                _ => true,
-            });
-            let halves: Vec<_> =
-                early.map(|id| self.half_of_delete(recovered, *id, cell.version)).collect();
+        if seen.is_none() {
+            let halves: Vec<_> = self
+                .may_have_deleted(&key, cell.version, at)
+                .map(|id| self.half_of_delete(recovered, id, cell.version))
+                .collect();
             if !halves.is_empty() {
                 return if halves.contains(&None) { None } else { halves[0].clone() };
             }

@@ -75,6 +75,12 @@ impl Txn {
         (self.outcome, self.ended) = (Outcome::Unknown(None), None);
         self
     }
+
+    /// In flight, and its version was told.
+    fn in_flight_as(mut self, version: u64) -> Self {
+        (self.outcome, self.ended) = (Outcome::Unknown(Some(Version(version))), None);
+        self
+    }
 }
 
 const ALL: [(&str, u64, &str); 3] = [("x", 10, "x0"), ("y", 10, "y0"), ("z", 10, "z0")];
@@ -164,6 +170,29 @@ fn names_what_is_wrong_among_transactions() {
             "resurrected delete",
             vec![at(10, 1..2).delete("x").committed(11), at(11, 3..4).saw("x", 10, "x0")],
         ),
+        // The delete began after the read, has a version above the view, or reads above it.
+        ("stale read", vec![at(10, 1..2).saw_nothing("x"), at(10, 3..9).delete("x").in_flight()]),
+        (
+            "stale read",
+            vec![at(10, 1..9).delete("x").in_flight_as(11), at(10, 2..3).saw_nothing("x")],
+        ),
+        (
+            "stale read",
+            vec![
+                at(10, 1..2).put("x", "a").committed(12),
+                at(10, 1..9).delete("x").in_flight_as(11),
+                at(12, 3..4).saw_nothing("x"),
+            ],
+        ),
+        (
+            "stale read",
+            vec![
+                at(10, 1..2).put("y", "a").committed(11),
+                at(11, 3..9).delete("x").in_flight(),
+                at(11, 4..5).saw_nothing("x"),
+            ],
+        ),
+        ("stale read", vec![at(10, 1..9).saw_nothing("x").delete("x").in_flight()]),
         (
             "version reuse",
             vec![
@@ -194,6 +223,71 @@ fn names_what_is_wrong_among_transactions() {
         assert_eq!(names(found.clone()).first(), Some(name), "{txns:?}");
         let text = found.unwrap_err().to_string();
         assert!(text.starts_with(&format!("{name}: ")) && text.contains("\n  T"), "{text}");
+    }
+}
+
+#[test]
+fn a_delete_in_flight_explains_what_is_gone_for_those_who_can_have_seen_it() {
+    let good = [
+        vec![at(10, 1..9).delete("x").in_flight(), at(11, 2..3).saw_nothing("x")],
+        // The first read did not see it and the second did.
+        vec![
+            at(10, 1..2).put("y", "a").committed(11),
+            at(11, 3..6).saw("x", 10, "x0"),
+            at(11, 4..9).delete("x").in_flight(),
+            at(12, 5..8).saw_nothing("x"),
+        ],
+        vec![at(10, 1..9).delete("x").in_flight_as(11), at(11, 2..3).saw_nothing("x")],
+        // Of two, one came too late.
+        vec![
+            at(10, 1..9).delete("x").in_flight(),
+            at(11, 2..3).saw_nothing("x"),
+            at(11, 4..9).delete("x").in_flight(),
+        ],
+    ];
+    for txns in good {
+        assert_eq!(names(check(&history(txns.clone()))), [""; 0], "{txns:?}");
+    }
+}
+
+#[test]
+fn what_was_recovered_has_the_version_of_a_commit() {
+    let deletes = |version| at(10, 1..2).delete("x").in_flight_as(version);
+    let bad = [
+        // No commit at all; none of that version; one above it, that is not there.
+        (vec![], left(11, &ALL)),
+        (
+            vec![at(10, 1..2).put("x", "a").committed(11)],
+            left(12, &[("x", 11, "a"), ALL[1], ALL[2]]),
+        ),
+        (vec![at(10, 1..2).put("x", "a").committed(12)], left(11, &ALL)),
+        // What the newest commit wrote, or deleted, is not missing.
+        (vec![at(10, 1..2).put("x", "a").in_flight()], left(11, &ALL)),
+        (vec![at(10, 1..2).delete("x").in_flight()], left(11, &ALL)),
+        // It reads above that version, or has another.
+        (vec![at(11, 1..2).delete("x").in_flight()], left(11, &ALL[1..])),
+        (vec![deletes(12)], left(11, &ALL[1..])),
+        // What failed, and what only read, has none.
+        (vec![at(10, 1..2).delete("x").failed()], left(11, &ALL)),
+        (vec![at(10, 1..2).in_flight()], left(11, &ALL)),
+        (vec![], left(9, &ALL)),
+    ];
+    for (txns, recovered) in bad {
+        let found = check_recovered(&history(txns.clone()), Crash::Kill, &recovered);
+        let names = names(found);
+        assert!(names.contains(&"version from nowhere"), "{txns:?} {recovered:?}: {names:?}");
+    }
+    let good = [
+        (vec![], left(10, &ALL)),
+        (vec![deletes(11)], left(11, &ALL[1..])),
+        (vec![at(10, 1..2).delete("x").in_flight()], left(11, &ALL[1..])),
+        // Of a key that was not there: only the version tells of it.
+        (vec![at(10, 1..2).delete("w").in_flight()], left(11, &ALL)),
+        (vec![at(10, 1..2).put("x", "a").in_flight()], left(11, &[("x", 11, "a"), ALL[1], ALL[2]])),
+    ];
+    for (txns, recovered) in good {
+        let found = check_recovered(&history(txns.clone()), Crash::Kill, &recovered);
+        assert_eq!(names(found), [""; 0], "{txns:?} {recovered:?}");
     }
 }
 

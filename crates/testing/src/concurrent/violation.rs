@@ -123,6 +123,11 @@ pub enum Violation {
         /// What.
         saw: Seen,
     },
+    /// The version after the crash is that of no commit.
+    NobodysVersion {
+        /// Which.
+        version: Version,
+    },
     /// A deleted key was there again.
     Resurrected {
         /// Who saw it.
@@ -203,6 +208,7 @@ impl Violation {
             Self::FutureRead { .. } => "read above its view",
             Self::DirtyRead { .. } => "dirty read",
             Self::NobodyWrote { .. } => "value from nowhere",
+            Self::NobodysVersion { .. } => "version from nowhere",
             Self::Resurrected { .. } => "resurrected delete",
             Self::VersionReuse { .. } => "version reuse",
             Self::AppliedTwice { .. } => "applied twice",
@@ -229,6 +235,7 @@ impl Violation {
             | Self::DirtyRead { reader, writer, .. } => two(*reader, *writer),
             Self::Resurrected { reader, deleted_by, .. } => two(*reader, *deleted_by),
             Self::VersionReuse { first, second, .. } => two(*first, *second),
+            Self::NobodysVersion { .. } => Vec::new(),
             Self::FutureRead { reader, .. } | Self::NobodyWrote { reader, .. } => {
                 reader.iter().copied().collect()
             }
@@ -296,6 +303,9 @@ impl std::fmt::Display for Violation {
             }
             Self::NobodyWrote { reader, key, saw } => {
                 write!(f, "{} {key} = {:?} of {}", who(reader), saw.value, saw.version)
+            }
+            Self::NobodysVersion { version } => {
+                write!(f, "after the crash the newest version is {version}, which no commit had")
             }
             Self::Resurrected { reader, key, saw, deleted_by } => write!(
                 f,
