@@ -116,6 +116,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[inline]
     fn long_varint(&mut self) -> Result<u64> {
         let start = self.at;
         let mut n = 0u64;

@@ -338,7 +338,7 @@ pub fn signal_key(namespace: NamespaceId, name: &str, entity: &[u8]) -> Result<K
 const KEY_AT_HAND_BYTES: usize = 96;
 
 /// Calls `with` with the stored bytes of that key: for those who only look it up or copy it.
-#[inline]
+#[inline(always)]
 pub fn with_signal_key<T>(
     namespace: NamespaceId,
     name: &str,
@@ -375,6 +375,7 @@ pub fn signal_prefix(namespace: NamespaceId, name: &str) -> Result<Vec<u8>> {
 }
 
 /// Refuses a name that no signal may have.
+#[inline]
 pub fn check_signal_name(name: &str) -> Result<()> {
     match name.len() {
         0 => Err(Error::EmptyName { what: "signal" }),

@@ -47,6 +47,7 @@ struct At<'a, S> {
 }
 
 impl<S: Source> At<'_, S> {
+    #[inline(always)]
     fn record(&mut self) -> Result<Option<Record>> {
         self.source.check_run(self.run)?;
         let source = &mut self.source;
@@ -307,7 +308,7 @@ impl Database {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn latest_signal(&self, run: Run, name: &str, entity: &[u8]) -> Result<Option<Record>> {
         let find = |key: &[u8]| self.latest(run, KeyRef::from(key));
         with_signal_key(run.namespace, name, entity, find)?
@@ -322,8 +323,11 @@ impl Database {
 
     /// The decayed sum of the weights of the signal now; 0 if it was never observed.
     pub fn signal_score(&self, run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<f64> {
+        // Reading the clock waits for what was asked before it: it does so before the lookup,
+        // which then goes on beside.
+        let now = self.now();
         match self.latest_signal(run, name, entity.as_ref())? {
-            Some(record) => Ok(score_in(record.value_bytes(), None, self.now())?),
+            Some(record) => Ok(score_in(record.value_bytes(), None, now)?),
             None => Ok(0.0),
         }
     }

@@ -126,9 +126,7 @@ fn check(db: &Database, acked: &Acked<'_, Told>) -> Result<(), Failure> {
                 let inside = |at: u64| at <= now && at / MINUTE_US + length > now / MINUTE_US;
                 observations.iter().filter(|(at, _)| inside(*at)).count() as u64
             };
-            for (window, due) in
-                [(Window::AllTime, past(1 << 40)), (Window::Minutes(5), past(5))]
-            {
+            for (window, due) in [(Window::AllTime, past(1 << 40)), (Window::Minutes(5), past(5))] {
                 let found = view.signal_count(run, name, entity, window)?;
                 acked.expect(found == due, || {
                     format!("{found} in {window:?} of {name} {entity}, due {due}: {observations:?}")

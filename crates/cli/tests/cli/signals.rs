@@ -8,9 +8,7 @@ use crate::support::{Done, Home, json, kind, version};
 const NOW_US: u64 = 1_700_000_000_000_000;
 
 fn define(name: &str, definition: &str) -> String {
-    format!(
-        r#"{{"ops":[{{"op":"signal_define","name":"{name}","definition":{{{definition}}}}}]}}"#
-    )
+    format!(r#"{{"ops":[{{"op":"signal_define","name":"{name}","definition":{{{definition}}}}}]}}"#)
 }
 
 /// Some observations a transaction: in order, late by up to two days, and now and then ahead of
@@ -85,12 +83,17 @@ fn an_independent_program_computes_the_same_signals_from_the_observations() {
         println!("skipped: there is no python3 here");
         return;
     };
-    assert_eq!((done.status, done.stdout.trim()), (0, "12 signals compared, 0 differences"), "{done:?}");
+    assert_eq!(
+        (done.status, done.stdout.trim()),
+        (0, "12 signals compared, 0 differences"),
+        "{done:?}"
+    );
     assert!(dump.contains(r#""ahead":[["#), "some are ahead of the clock");
 
     // It can tell.
     let count = home.entries("signal")[0]["count"].as_u64().unwrap();
-    let wrong = dump.replacen(&format!(r#""count":{count}"#), &format!(r#""count":{}"#, count + 1), 1);
+    let wrong =
+        dump.replacen(&format!(r#""count":{count}"#), &format!(r#""count":{}"#, count + 1), 1);
     let done = recompute(&home, &lines, &wrong).unwrap();
     assert_eq!(done.status, 1, "{done:?}");
     assert!(done.stdout.contains("12 signals compared, 1 differences"), "{done:?}");
@@ -100,7 +103,12 @@ fn an_independent_program_computes_the_same_signals_from_the_observations() {
 fn a_signal_is_defined_once_and_changed_with_a_higher_version() {
     let home = Home::new();
     let definition = |version: u32, minutes: u32| {
-        define("view", &format!(r#""version":{version},"minutes":{minutes},"hours":0,"decay":"permanent","velocity_minutes":1"#))
+        define(
+            "view",
+            &format!(
+                r#""version":{version},"minutes":{minutes},"hours":0,"decay":"permanent","velocity_minutes":1"#
+            ),
+        )
     };
     let record = r#"{"ops":[{"op":"signal","run":"r","name":"view","entity":"e","weight":1}]}"#;
     let (zero, two, other, three) =

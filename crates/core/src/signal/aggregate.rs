@@ -98,12 +98,13 @@ struct Head {
     end: usize,
 }
 
+#[inline]
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk::<8>().map(|word| u64::from_le_bytes(*word))
 }
 
 impl<'a> Stored<'a> {
-    #[inline]
+    #[inline(always)]
     fn of(value: &'a [u8]) -> Option<Self> {
         let payload = Value::bytes_in(value)?;
         let fixed = payload.first_chunk::<DEFINITION>()?;
@@ -119,7 +120,7 @@ impl<'a> Stored<'a> {
     }
 
     /// The decay and its time; the cursor is then behind them.
-    #[inline]
+    #[inline(always)]
     fn decay(&self) -> Option<(u8, u64, Cursor<'a>)> {
         let mut cursor = Cursor::new("signal", &self.payload[DEFINITION..]);
         cursor.varint().ok()?;
@@ -149,6 +150,7 @@ impl<'a> Stored<'a> {
         Some([ring()?, ring()?])
     }
 
+    #[inline(always)]
     fn score(&self, now: u64) -> Option<f64> {
         match self.decay()? {
             (super::PERMANENT, ..) => Some(self.score),
@@ -221,11 +223,14 @@ fn fold_in_place(base: &[u8], delta: &[u8], committed: Timestamp, out: &mut Vec<
     Some(())
 }
 
+/// Times are far below 2^63, and such a number is converted faster.
 #[allow(clippy::cast_precision_loss, reason = "times of the year 9999 lose less than 64 µs")]
+#[inline]
 const fn float(micros: u64) -> f64 {
-    micros as f64
+    micros.cast_signed() as f64
 }
 
+#[inline]
 fn decayed(score: f64, age: u64, half_life: u64) -> f64 {
     score * half_to_the(float(age) / float(half_life))
 }
@@ -568,12 +573,14 @@ impl Signal {
 
 /// Of `count` observations in `window`, how many come in a second. None do in a window that has
 /// no length, which no velocity is taken over.
+#[allow(clippy::cast_precision_loss, reason = "beyond 2^53 observations one is no matter")]
 pub fn per_second(count: u64, window: Window) -> f64 {
-    match window {
-        Window::Minutes(n) => float(count) / (f64::from(n) * 60.0),
-        Window::Hours(n) => float(count) / (f64::from(n) * 3600.0),
-        Window::AllTime => 0.0,
-    }
+    let seconds = match window {
+        Window::Minutes(n) => f64::from(n) * 60.0,
+        Window::Hours(n) => f64::from(n) * 3600.0,
+        Window::AllTime => return 0.0,
+    };
+    count as f64 / seconds
 }
 
 /// What is left at `now` of the weight of a slice.

@@ -20,10 +20,10 @@ const SERIES: [f64; 14] = [
 ];
 
 /// `2^-x` for `x ≥ 0`, to a few units in the last place. What is below the smallest normal
-/// number is 0.
+/// number is 0, and so is what there cannot be.
 #[inline]
 pub(super) fn half_to_the(x: f64) -> f64 {
-    if x >= 1022.0 {
+    if !(0.0..1022.0).contains(&x) {
         return 0.0;
     }
     #[allow(clippy::cast_possible_truncation, reason = "0 to 1022")]
@@ -64,5 +64,6 @@ mod tests {
         }
         assert_eq!(half_to_the(1e9), 0.0);
         assert_eq!(half_to_the(f64::INFINITY), 0.0);
+        assert_eq!(half_to_the(-1e9), 0.0, "of a time that cannot be");
     }
 }
