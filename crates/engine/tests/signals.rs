@@ -436,6 +436,36 @@ fn what_the_log_adds_to_a_snapshot_is_there_before_it_is_loaded() {
     assert_eq!(db.signal_count(run, "other", "e", Window::AllTime).unwrap(), 5);
 }
 
+/// An observation finds what the snapshot has of its signal, though nobody has read it yet.
+#[test]
+fn an_observation_comes_on_top_of_what_is_not_loaded_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let open = || {
+        let config = DatabaseConfig::buffered().manual_checkpoints();
+        let db = Database::builder(dir.path()).config(config).clock(clock.clone());
+        db.without_threads().open().unwrap()
+    };
+    let db = open();
+    let run = db.create_run("r").unwrap();
+    for entity in ["a", "b"] {
+        db.signal_record(run, "view", entity, 1.0).unwrap();
+    }
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+    for count in 2..5 {
+        let db = open();
+        let run = db.resolve_run("r").unwrap();
+        db.signal_record(run, "view", "a", 1.0).unwrap();
+        db.transaction(|tx| tx.signal_record(run, "view", "b", 1.0)).unwrap();
+        for entity in ["a", "b"] {
+            let found = db.signal_count(run, "view", entity, Window::AllTime).unwrap();
+            assert_eq!(found, count, "{entity}");
+        }
+        db.close().unwrap();
+    }
+}
+
 /// The rows of a damaged snapshot come from the older one and the log, deltas folded again.
 #[test]
 fn a_damaged_snapshot_is_rebuilt_to_the_bit() {

@@ -18,10 +18,15 @@ UNDEFINED = {"version": 0, "decay": "exponential", "half_life_us": 7 * 24 * HOUR
              "minutes": 60, "hours": 24, "velocity_minutes": 60}
 
 
+def read(line):
+    """A line of JSON; whole numbers beyond 2^53 are tagged."""
+    return json.loads(line, object_hook=lambda o: int(o["$int"]) if list(o) == ["$int"] else o)
+
+
 def recomputed(observations, definition, committed_us):
     """What a dump must say of these observations, pairs of time and weight."""
     counted = [(t, w) for t, w in observations if t <= committed_us]
-    ahead = sorted((t, w) for t, w in observations if t > committed_us)
+    ahead = sorted(((t, w) for t, w in observations if t > committed_us), key=lambda one: one[0])
     newest = max((t for t, _ in counted), default=0)
     due = {"count": len(counted), "newest_us": newest, "ahead": [list(one) for one in ahead]}
     slices = {}
@@ -58,7 +63,7 @@ def agrees(due, found):
 def main(lines, dump):
     observed, definitions = defaultdict(list), {}
     for line in open(lines, encoding="utf-8"):
-        for op in json.loads(line)["ops"]:
+        for op in read(line)["ops"]:
             if op["op"] == "signal_define":
                 assert op["name"] not in definitions, "one definition a name"
                 definitions[op["name"]] = op["definition"]
@@ -67,7 +72,7 @@ def main(lines, dump):
                 observed[key].append((op["at_us"], float(op["weight"])))
     wrong, compared, ended = [], 0, False
     for line in open(dump, encoding="utf-8"):
-        found = json.loads(line)
+        found = read(line)
         ended = found["type"] == "end"
         if found["type"] != "signal":
             continue

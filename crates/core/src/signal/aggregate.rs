@@ -155,8 +155,21 @@ impl<'a> Stored<'a> {
         match self.decay()? {
             (super::PERMANENT, ..) => Some(self.score),
             (super::EXPONENTIAL, time, _) => Some(decayed(self.score, now - self.newest, time)),
+            (super::LINEAR, time, _) => self.linear_score(now, time),
             _ => None,
         }
+    }
+
+    fn linear_score(&self, now: u64, lifetime: u64) -> Option<f64> {
+        let [_, (hours, buckets)] = self.rings(self.head()?.end)?;
+        let mut cursor = Cursor::new("signal", self.payload.get(hours + 4 * buckets..)?);
+        let many = cursor.length().ok()?;
+        let first = if many > 0 { cursor.varint().ok()? } else { 0 };
+        (0..many).try_fold(0.0, |sum, _| {
+            let slice = first.checked_sub(cursor.varint().ok()?)?;
+            let weight = f64::from_le_bytes(cursor.array().ok()?);
+            Some(sum + linear((slice, weight), now, lifetime))
+        })
     }
 
     fn counted(&self, definition_end: usize, window: Window, now: u64) -> Option<u64> {

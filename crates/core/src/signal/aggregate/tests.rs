@@ -92,7 +92,7 @@ fn decay() -> impl Strategy<Value = Decay> {
 }
 
 fn delta_record(version: u64, committed: u64, delta: &Delta) -> Record {
-    let key = super::super::signal_key(NamespaceId(1), "view", b"e").unwrap();
+    let key = signal_key(NamespaceId(1), "view", b"e").unwrap();
     let mut bytes = key.as_bytes().to_vec();
     bytes.extend(delta.encode().unwrap());
     let builder =
@@ -213,9 +213,38 @@ fn one_that_is_later_than_the_reading_is_not_counted_by_it() {
     }
     assert!((signal.score(at(BASE_US)).unwrap() - 1.0).abs() < 1e-9);
     assert!((signal.score(at(BASE_US + 30)).unwrap() - 3.0).abs() < 1e-6);
+    let mut later = signal.clone();
+    let observations = vec![Observation { weight: 1.0, at: at(BASE_US + 40) }];
+    later.fold(&Delta { definition: signal.definition, observations }, at(BASE_US + 40));
+    assert_eq!((later.ahead.len(), later.count), (0, 3), "the next commit counts what is due");
     // What was counted cannot be told apart any more: that is an error, not a number.
     let error = signal.score(at(BASE_US - 1)).unwrap_err();
     assert!(error.to_string().contains("later observations"), "{error}");
+}
+
+/// Another order would give other last bits.
+#[test]
+fn observations_are_added_in_the_order_in_which_they_were_made() {
+    let definition = SignalDefinition { decay: Decay::Permanent, ..SignalDefinition::default() };
+    let mut signal = Signal::new(definition);
+    let observations = [0.1, 0.2, 0.3].map(|weight| Observation { weight, at: at(BASE_US) });
+    signal.fold(&Delta { definition, observations: observations.into() }, at(BASE_US));
+    assert_eq!(signal.score.to_bits(), (0.1f64 + 0.2 + 0.3).to_bits());
+    assert_ne!(signal.score.to_bits(), (0.3f64 + 0.2 + 0.1).to_bits());
+}
+
+#[test]
+fn a_lifetime_keeps_at_most_64_sums() {
+    let decay = Decay::Linear { lifetime: Duration::from_secs(64) };
+    let definition = SignalDefinition { decay, ..SignalDefinition::default() };
+    let mut signal = Signal::new(definition);
+    for second in 0..200 {
+        let now = at(BASE_US + second * 1_000_000);
+        let observations = vec![Observation { weight: 1.0, at: now }];
+        signal.fold(&Delta { definition, observations }, now);
+    }
+    assert_eq!((signal.slices.len() as u64, signal.count), (SLICES, 200));
+    signal.check().unwrap();
 }
 
 /// Questions that cannot be answered have the same errors however they are asked.
