@@ -10,9 +10,13 @@ use steadfast_engine::{
 };
 use steadfast_testing::matrix::{Ack, Acked, Failure, crash_matrix};
 
-const HALF_LIFE_US: u64 = 600_000_000;
-const LIFETIME_US: u64 = 6_400_000_000;
-const MINUTE_US: u64 = 60_000_000;
+const HOUR_US: u64 = 3_600_000_000;
+/// A life of the matrix begins a day after the one before, so what is seen in one has not faded
+/// in the next; within a life less than a day passes.
+const HALF_LIFE_US: u64 = 24 * HOUR_US;
+const LIFETIME_US: u64 = 640 * HOUR_US;
+/// What is counted by the hour.
+const HOURS: u32 = 60;
 const NAMES: [&str; 3] = ["fades", "stays", "ends"];
 const ENTITIES: [&str; 2] = ["a", "b"];
 
@@ -24,13 +28,13 @@ fn schema() -> SchemaBuilder {
     let lifetime = Duration::from_micros(LIFETIME_US);
     SchemaBuilder::signal("fades")
         .decay(Decay::Exponential { half_life })
-        .windows([Window::Minutes(5), Window::Hours(1)])
+        .windows([Window::Minutes(5), Window::Hours(HOURS)])
         .and_signal("stays")
         .decay(Decay::Permanent)
-        .windows([Window::Minutes(5)])
+        .windows([Window::Hours(HOURS)])
         .and_signal("ends")
         .decay(Decay::Linear { lifetime })
-        .windows([Window::Minutes(5)])
+        .windows([Window::Hours(HOURS)])
 }
 
 /// One observation, and the event that tells of it.
@@ -39,9 +43,9 @@ fn observe(tx: &mut Transaction, run: Run, ack: &Ack<Told>) -> Result<(), steadf
     let now = tx.now().as_micros();
     // On time, late, later than any window, ahead of the clock.
     let at = match ack.draw(8) {
-        0 => now - ack.draw(300_000_000),
-        1 => now - ack.draw(7_200_000_000),
-        2 => now + ack.draw(300_000_000),
+        0 => now - ack.draw(12 * HOUR_US),
+        1 => now - ack.draw(120 * HOUR_US),
+        2 => now + ack.draw(36 * HOUR_US),
         _ => now,
     };
     let weight = ack.draw(100) as f64 / 8.0;
@@ -67,7 +71,7 @@ fn program(db: &Database, ack: &Ack<Told>) -> Result<(), Failure> {
         match ack.draw(6) {
             0 => drop(db.checkpoint()?),
             1 => drop(db.compact(CompactMode::Full)?),
-            _ => ack.advance(Duration::from_micros(ack.draw(200_000_000)))?,
+            _ => ack.advance(Duration::from_micros(ack.draw(HOUR_US)))?,
         }
     }
     Ok(())
@@ -123,10 +127,12 @@ fn check(db: &Database, acked: &Acked<'_, Told>) -> Result<(), Failure> {
             let view = db.view()?;
             let now = view.now().as_micros();
             let past = |length: u64| {
-                let inside = |at: u64| at <= now && at / MINUTE_US + length > now / MINUTE_US;
+                let inside = |at: u64| at <= now && at / HOUR_US + length > now / HOUR_US;
                 observations.iter().filter(|(at, _)| inside(*at)).count() as u64
             };
-            for (window, due) in [(Window::AllTime, past(1 << 40)), (Window::Minutes(5), past(5))] {
+            for (window, due) in
+                [(Window::AllTime, past(1 << 40)), (Window::Hours(HOURS), past(HOURS.into()))]
+            {
                 let found = view.signal_count(run, name, entity, window)?;
                 acked.expect(found == due, || {
                     format!("{found} in {window:?} of {name} {entity}, due {due}: {observations:?}")
