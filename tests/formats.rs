@@ -8,10 +8,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use steadfast::{
-    AppendOptions, CompactMode, Compression, Database, DatabaseConfig, Entropy, LogClass,
-    ManualClock, Retention, Timestamp, Value,
+    AppendOptions, CompactMode, Compression, Database, DatabaseConfig, Decay, Entropy, LogClass,
+    ManualClock, Observation, Retention, Run, SchemaBuilder, Timestamp, Value, Window,
 };
 
 const RELEASE: &str = "0.1.0";
@@ -55,12 +56,16 @@ fn write(path: &Path, config: DatabaseConfig) -> Database {
     let config = config.segment_bytes(16 << 10).retention(Retention::KeepAll);
     let db = Database::builder(path)
         .config(config)
-        .clock(ManualClock::at(Timestamp::from_micros(1_790_000_000_000_000)))
+        .clock(ManualClock::at(Timestamp::from_micros(NOW_US)))
         .entropy(Entropy::seeded(1))
         .without_threads()
         .create()
         .unwrap();
+    let linear = Decay::Linear { lifetime: Duration::from_secs(6400) };
+    let schema = SchemaBuilder::signal("linear").decay(linear).windows([Window::Minutes(5)]);
+    db.define_signals(schema.and_signal("permanent").decay(Decay::Permanent)).unwrap();
     let run = db.create_run("golden").unwrap();
+    observe(&db, run, 1.0);
     db.transaction(|tx| {
         let other = tx.create_run("zweiter Lauf")?;
         tx.kv_put(other, b"\0\xff".as_slice(), Value::Null)?;
@@ -81,6 +86,49 @@ fn write(path: &Path, config: DatabaseConfig) -> Database {
     // Larger than a segment, so it is streamed.
     db.kv_put(run, "large", vec![7; 30_000]).unwrap();
     db
+}
+
+const NOW_US: u64 = 1_790_000_000_000_000;
+
+/// Of each signal one observation that is on time, one that is late, one that is older than its
+/// windows, and one that is ahead of the clock.
+fn observe(db: &Database, run: Run, weight: f64) {
+    let times = [NOW_US, NOW_US - 100_000_000, NOW_US - 200_000_000_000, NOW_US + 60_000_000];
+    db.transaction(|tx| {
+        for name in ["linear", "never defined", "permanent"] {
+            for at in times {
+                tx.signal_record_at(run, name, "e", weight, Timestamp::from_micros(at))?;
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// What is left of `observe` with the weight 1 and then 0.3.
+fn check_signals(db: &Database, run: Run) {
+    let week_us = 7.0 * 24.0 * 3600.0 * 1e6;
+    let half = |us: f64| (-us / week_us).exp2();
+    // The 64th part of the lifetime in which an observation lies began that long before.
+    let linear = |us: u64| 1.0 - (us + (NOW_US - us) % 100_000_000) as f64 / 6.4e9;
+    let scores = [
+        ("linear", linear(0) + linear(100_000_000)),
+        ("never defined", 1.0 + half(1e8) + half(2e11)),
+        ("permanent", 3.0),
+    ];
+    for (name, score) in scores {
+        let signal = db.signal(run, name, "e").unwrap().unwrap();
+        assert_eq!((signal.count, signal.newest.as_micros()), (6, NOW_US), "{name}");
+        // The clock stands at 20 s past the minute.
+        assert_eq!(signal.minutes, [2, 0, 2], "{name}");
+        let held = |weight| Observation { weight, at: Timestamp::from_micros(NOW_US + 60_000_000) };
+        assert_eq!(signal.ahead, [held(1.0), held(0.3)], "{name}");
+        let found = db.signal_score_at(run, name, "e", signal.newest).unwrap();
+        assert!((found - 1.3 * score).abs() < 1e-9, "{name}: {found}, due {}", 1.3 * score);
+    }
+    let definition = db.signal_definition("linear").unwrap();
+    assert_eq!((definition.version, definition.minutes, definition.hours), (1, 5, 0));
+    assert_eq!(db.view().unwrap().signal_definitions().unwrap().len(), 2);
 }
 
 fn kinds() -> Value {
@@ -110,6 +158,7 @@ fn check(path: &Path, log: LogClass) {
     let event = db.event_read(run, "stream", 0).unwrap().next().unwrap().unwrap();
     assert_eq!((event.payload, event.kind.as_deref()), ("payload".into(), Some("made")));
     assert_eq!(event.idempotency_key.as_deref(), Some("once"));
+    check_signals(&db, run);
     db.close().unwrap();
 }
 
@@ -142,6 +191,7 @@ fn golden_databases_open_and_are_what_is_written_today() {
     for (name, config, log) in cases {
         let fresh = dir.path().join(name);
         let db = write(&fresh, config.clone());
+        observe(&db, db.resolve_run("golden").unwrap(), 0.3);
         if log == LogClass::Clean {
             db.close().unwrap();
         }
@@ -155,8 +205,10 @@ fn golden_snapshots_and_backups_open_and_are_what_is_written_today() {
     let dir = tempfile::tempdir().unwrap();
     let (fresh, backup) = (dir.path().join("snapshot"), dir.path().join("backup"));
     let db = write(&fresh, DatabaseConfig::buffered().compression(Compression::None));
-    assert!(db.checkpoint().unwrap().written);
     let run = db.resolve_run("golden").unwrap();
+    // The second half of each signal comes on top of what the snapshot has of the first.
+    assert!(db.checkpoint().unwrap().written);
+    observe(&db, run, 0.3);
     db.kv_put(run, "after the snapshot", 3).unwrap();
     db.compact(CompactMode::WalOnly).unwrap();
     db.backup(&backup).unwrap();

@@ -46,13 +46,13 @@ pub fn command_line(data: &[u8]) {
 fn one(text: &str) {
     value(text, Tags::Known);
     value(text, Tags::Ignored);
-    if let Ok(ops) = parse_transaction(text) {
-        assert_eq!(parse_transaction(text), Ok(ops.clone()));
+    if let Ok(line) = parse_transaction(text) {
+        assert_eq!(parse_transaction(text), Ok(line.clone()));
         DATABASE.with_borrow_mut(|database| {
             let (database, runs) = database.get_or_insert_with(|| {
                 (Database::in_memory().expect("memory can be had"), Runs::default())
             });
-            if let Ok(Submitted::Pending(pending)) = submit(database, runs, &ops) {
+            if let Ok(Submitted::Pending(pending)) = submit(database, runs, &line) {
                 pending.wait().expect("nothing can fail in memory");
             }
         });

@@ -6,10 +6,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use steadfast::{AppendOptions, Expect, KeyWindow, Timestamp, Value, Version};
+use steadfast::{AppendOptions, Expect, KeyWindow, SchemaBuilder, Timestamp, Value, Version};
 
 use crate::failure::{Failure, Result};
 use crate::json::{Parser, Tags, name_from_value, read_fields};
+use crate::signal::{definition_of, schema_of};
+
+/// What one line asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Line {
+    /// Operations of a transaction.
+    Transaction(Vec<Op>),
+    /// What signals mean.
+    Define(SchemaBuilder),
+}
 
 /// One operation of a transaction.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +42,7 @@ pub(crate) enum Action {
 }
 
 /// Reads a line: `{"ops":[…]}`.
-pub(crate) fn parse_transaction(line: &str) -> Result<Vec<Op>> {
+pub(crate) fn parse_transaction(line: &str) -> Result<Line> {
     if line.trim_ascii().is_empty() {
         return Err(Failure::invalid("the line is empty"));
     }
@@ -52,21 +62,34 @@ pub(crate) fn parse_transaction(line: &str) -> Result<Vec<Op>> {
     ops.ok_or_else(|| Failure::invalid("ops: missing"))
 }
 
-fn parse_ops(parser: &mut Parser<'_>) -> Result<Vec<Op>> {
-    let mut ops = Vec::new();
+fn parse_ops(parser: &mut Parser<'_>) -> Result<Line> {
+    let (mut ops, mut schema) = (Vec::new(), None);
     parser
         .list::<Failure>(|parser, index| {
             let fields = read_fields(parser, Tags::Known)
                 .map_err(|error| Failure::from(error).of(&format!("ops[{index}]")))?;
-            ops.push(Fields { index, fields }.into_op()?);
+            let fields = Fields { index, fields };
+            let defines = fields.defines();
+            if index > 0 && defines != schema.is_some() {
+                let what = format!("{DEFINE} stands on a line of its own");
+                return Err(fields.wrong("op", &what));
+            }
+            match defines {
+                true => schema = Some(fields.into_schema(schema.take())?),
+                false => ops.push(fields.into_op()?),
+            }
             Ok(())
         })
         .map_err(|failure| match failure.message.starts_with("ops") {
             true => failure,
             false => failure.of("ops"),
         })?;
-    Ok(ops)
+    Ok(schema.map_or(Line::Transaction(ops), Line::Define))
 }
+
+/// The operation that says what a signal means. What a transaction records, it records by what
+/// was defined before, so both on one line would promise too much.
+const DEFINE: &str = "signal_define";
 
 /// The fields of one operation, taken out one by one, so that what is left does not belong.
 struct Fields {
@@ -75,6 +98,25 @@ struct Fields {
 }
 
 impl Fields {
+    fn defines(&self) -> bool {
+        self.fields.get("op").and_then(Value::as_str) == Some(DEFINE)
+    }
+
+    /// Adds the definition to those before it.
+    fn into_schema(mut self, before: Option<SchemaBuilder>) -> Result<SchemaBuilder> {
+        let (op, name) = (self.text("op")?, self.text("name")?);
+        let definition = definition_of(Some(self.value("definition")?))
+            .map_err(|failure| failure.of(&format!("ops[{}].definition", self.index)))?;
+        let schema = match before {
+            Some(before) => before.and_signal(&name),
+            None => SchemaBuilder::signal(&name),
+        };
+        match self.fields.first_key_value() {
+            Some((field, _)) => Err(self.wrong(field, &format!("{op} has no such field"))),
+            None => Ok(schema_of(schema, &definition)),
+        }
+    }
+
     fn into_op(mut self) -> Result<Op> {
         let op = self.text("op")?;
         let known = [
@@ -217,6 +259,10 @@ impl Fields {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use steadfast::{Database, Decay, Window};
+
     use super::*;
 
     #[test]
@@ -236,7 +282,7 @@ mod tests {
             {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2},
             {"op":"signal","run":"r","name":"n","entity":{"$bytes":"/w=="},"weight":2,"at_us":7},
             {"op":"signal","run":"r","name":"n","entity":"e","weight":0.5}]}"#;
-        let ops = parse_transaction(line).unwrap();
+        let Line::Transaction(ops) = parse_transaction(line).unwrap() else { panic!("operations") };
         assert_eq!(ops.len(), 13);
         let (name, at) = ("n".to_owned(), Some(Timestamp::from_micros(7)));
         let signal = Action::Signal { name, entity: vec![0xff], weight: 2.0, at };
@@ -265,7 +311,27 @@ mod tests {
         assert_eq!(options.time, Some(Timestamp::from_micros(3)));
         let set = Action::StateSet { cell: "c".into(), value: Value::Int(1) };
         assert_eq!(ops[9], Op { run: "r".into(), action: set });
-        assert_eq!(parse_transaction(r#"{"ops":[]}"#), Ok(vec![]));
+        assert_eq!(parse_transaction(r#"{"ops":[]}"#), Ok(Line::Transaction(vec![])));
+    }
+
+    #[test]
+    fn reads_definitions_of_signals() {
+        let line = r#"{"ops":[
+            {"op":"signal_define","name":"a","definition":{"version":1,"minutes":5,"hours":0,
+             "decay":"linear","lifetime_us":64,"velocity_minutes":2}},
+            {"op":"signal_define","name":"b","definition":{"version":3,"minutes":0,"hours":9,
+             "decay":"permanent","velocity_hours":1}}]}"#;
+        let linear = Decay::Linear { lifetime: Duration::from_micros(64) };
+        let due = SchemaBuilder::signal("a").windows([Window::Minutes(5)]).decay(linear);
+        let due = due.velocity(Window::Minutes(2)).and_signal("b").version(3);
+        let due = due.windows([Window::Hours(9)]).velocity(Window::Hours(1));
+        let Line::Define(found) = parse_transaction(line).unwrap() else { panic!("definitions") };
+        let definitions = |schema: SchemaBuilder| {
+            let db = Database::in_memory().unwrap();
+            db.define_signals(schema).unwrap();
+            ["a", "b"].map(|name| db.signal_definition(name).unwrap())
+        };
+        assert_eq!(definitions(found), definitions(due.decay(Decay::Permanent)));
     }
 
     #[test]
@@ -335,6 +401,22 @@ mod tests {
             (
                 r#"{"ops":[{"op":"signal","run":"r","name":"n","entity":"e","weight":1,"at_us":-1}]}"#,
                 "ops[0].at_us: must be microseconds since 1970 or null",
+            ),
+            (
+                r#"{"ops":[{"op":"signal_define","name":"n","definition":{"version":1}}]}"#,
+                "ops[0].definition: decay: is not as a dump has it",
+            ),
+            (
+                r#"{"ops":[{"op":"signal_define","run":"r","name":"n","definition":{"version":1,"minutes":1,"hours":0,"decay":"permanent","velocity_minutes":1}}]}"#,
+                "ops[0].run: signal_define has no such field",
+            ),
+            (
+                r#"{"ops":[{"op":"kv_delete","run":"r","key":"k"},{"op":"signal_define","name":"n"}]}"#,
+                "ops[1].op: signal_define stands on a line of its own",
+            ),
+            (
+                r#"{"ops":[{"op":"signal_define","name":"n","definition":{"version":1,"minutes":1,"hours":0,"decay":"permanent","velocity_minutes":1}},{"op":"kv_delete","run":"r","key":"k"}]}"#,
+                "ops[1].op: signal_define stands on a line of its own",
             ),
             (
                 r#"{"ops":[{"op":"kv_put","run":"r","key":"k","value":99999999999999999999}]}"#,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use steadfast::{Decay, Observation, Signal, SignalDefinition, Timestamp, Value, Window};
+use steadfast::{
+    Decay, Observation, SchemaBuilder, Signal, SignalDefinition, Timestamp, Value, Window,
+};
 
 use crate::entry::SignalDefinitionLine;
 use crate::failure::{Failure, Result};
@@ -104,6 +106,13 @@ pub(crate) fn definition_of(value: Option<Value>) -> Result<SignalDefinition> {
     let (minutes, hours) = (number(&fields, "minutes")?, number(&fields, "hours")?);
     let version = number(&fields, "version")?;
     Ok(SignalDefinition { version, decay, minutes, hours, velocity })
+}
+
+/// Gives the signal that `schema` has come to this definition.
+pub(crate) fn schema_of(schema: SchemaBuilder, definition: &SignalDefinition) -> SchemaBuilder {
+    let SignalDefinition { version, decay, minutes, hours, velocity } = *definition;
+    let windows = [Window::Minutes(minutes), Window::Hours(hours)];
+    schema.version(version).decay(decay).windows(windows).velocity(velocity)
 }
 
 /// Reads what [`signal_fields`] wrote.

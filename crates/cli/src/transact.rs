@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use steadfast::{Database, Error, Pending, Run, Transaction, Version};
 
 use crate::failure::{Failure, Result};
-use crate::op::{Action, Op};
+use crate::op::{Action, Line, Op};
 
 /// What became of a transaction.
 pub(crate) enum Submitted {
@@ -48,8 +48,18 @@ impl Runs {
     }
 }
 
-/// Does `ops` in one transaction. A run that is not there is created in it.
-pub(crate) fn submit(database: &Database, runs: &mut Runs, ops: &[Op]) -> Result<Submitted> {
+/// Does what a line asks for, in one transaction.
+pub(crate) fn submit(database: &Database, runs: &mut Runs, line: &Line) -> Result<Submitted> {
+    match line {
+        Line::Transaction(ops) => submit_ops(database, runs, ops),
+        Line::Define(schema) => {
+            Ok(Submitted::Done(database.define_signals(schema.clone())?.version()))
+        }
+    }
+}
+
+/// A run that is not there is created in the transaction.
+fn submit_ops(database: &Database, runs: &mut Runs, ops: &[Op]) -> Result<Submitted> {
     let mut transaction = database.begin()?;
     if let Some(original) = known_version(&mut transaction, runs, ops)? {
         // Committing nothing waits until what was read, the original, is durable.

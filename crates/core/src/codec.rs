@@ -64,6 +64,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next `n` bytes.
+    #[inline]
     pub fn take(&mut self, n: usize) -> Result<&'a [u8]> {
         if n > self.left() {
             return Err(self.malformed("the bytes end too early"));
@@ -74,6 +75,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// The next `N` bytes, as an array.
+    #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N)?);
@@ -81,6 +83,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8> {
         Ok(self.array::<1>()?[0])
     }
@@ -104,15 +107,16 @@ impl<'a> Cursor<'a> {
     /// numbers are the same thing.
     #[inline]
     pub fn varint(&mut self) -> Result<u64> {
-        if let Some(byte) = self.bytes.get(self.at)
-            && *byte < 0x80
-        {
-            self.at += 1;
-            return Ok(u64::from(*byte));
+        match self.bytes.get(self.at) {
+            Some(byte) if byte & 0x80 == 0 => {
+                self.at += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
         }
-        self.long_varint()
     }
 
+    #[inline]
     fn long_varint(&mut self) -> Result<u64> {
         let start = self.at;
         let mut n = 0u64;

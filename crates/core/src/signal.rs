@@ -20,13 +20,14 @@ use crate::codec::{Cursor, put_varint};
 use crate::key::{escaped_prefix, unescape};
 use crate::limits::{
     NAME_BYTES_MAX, SIGNAL_BUCKETS_MAX, SIGNAL_DECAY_US_MAX, SIGNAL_TIME_US_MAX, SIGNAL_WEIGHT_MAX,
+    USER_KEY_BYTES_MAX,
 };
 use crate::{Error, Key, NamespaceId, Record, RecordBuilder, Result, Timestamp, TypeTag, Value};
 
 mod aggregate;
 mod power;
 
-pub use aggregate::{Signal, score_in};
+pub use aggregate::{Signal, count_in, per_second, score_in};
 
 /// How the weight of an observation fades.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,12 +255,20 @@ pub struct Delta {
 impl Delta {
     /// Checks and encodes it.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        self.definition.check()?;
-        self.observations.iter().try_for_each(Observation::check)?;
-        let mut out = Vec::with_capacity(24 + 16 * self.observations.len());
-        self.definition.encode(&mut out);
-        put_varint(&mut out, self.observations.len() as u64);
-        self.observations.iter().for_each(|observation| observation.encode(&mut out));
+        Self::encode_parts(&self.definition, &self.observations)
+    }
+
+    /// The encoding of a delta of these parts.
+    pub fn encode_parts(
+        definition: &SignalDefinition,
+        observations: &[Observation],
+    ) -> Result<Vec<u8>> {
+        definition.check()?;
+        observations.iter().try_for_each(Observation::check)?;
+        let mut out = Vec::with_capacity(24 + 16 * observations.len());
+        definition.encode(&mut out);
+        put_varint(&mut out, observations.len() as u64);
+        observations.iter().for_each(|observation| observation.encode(&mut out));
         Ok(out)
     }
 
@@ -322,15 +331,41 @@ pub fn fold(base: Option<&Record>, delta: &Record) -> Option<Record> {
 
 /// The key of the signal `name` of `entity` in `namespace`.
 pub fn signal_key(namespace: NamespaceId, name: &str, entity: &[u8]) -> Result<Key> {
+    with_signal_key(namespace, name, entity, Key::from_stored)?
+}
+
+/// Keys up to this length are put together without an allocation.
+const KEY_AT_HAND_BYTES: usize = 96;
+
+/// Calls `with` with the stored bytes of that key: for those who only look it up or copy it.
+#[inline(always)]
+pub fn with_signal_key<T>(
+    namespace: NamespaceId,
+    name: &str,
+    entity: &[u8],
+    with: impl FnOnce(&[u8]) -> T,
+) -> Result<T> {
+    check_signal_name(name)?;
     if entity.is_empty() {
         return Err(Error::EmptyKey);
     }
-    let mut bytes = signal_prefix(namespace, name)?;
-    bytes.extend_from_slice(entity);
-    if entity.len() > crate::limits::USER_KEY_BYTES_MAX {
+    if entity.len() > USER_KEY_BYTES_MAX {
         return Err(Error::KeyTooLong { bytes: entity.len() });
     }
-    Key::from_stored(&bytes)
+    let name_end = Key::PREFIX_BYTES + name.len();
+    let len = name_end + 2 + entity.len();
+    if len > KEY_AT_HAND_BYTES || name.as_bytes().contains(&0) {
+        let mut bytes = signal_prefix(namespace, name)?;
+        bytes.extend_from_slice(entity);
+        return Ok(with(&bytes));
+    }
+    let mut bytes = [0; KEY_AT_HAND_BYTES];
+    bytes[..4].copy_from_slice(&namespace.0.to_be_bytes());
+    bytes[4] = TypeTag::Signal as u8;
+    bytes[Key::PREFIX_BYTES..name_end].copy_from_slice(name.as_bytes());
+    bytes[name_end + 1] = 1;
+    bytes[name_end + 2..len].copy_from_slice(entity);
+    Ok(with(&bytes[..len]))
 }
 
 /// What every key of the signal `name` in `namespace` begins with, and no key of another.
@@ -340,6 +375,7 @@ pub fn signal_prefix(namespace: NamespaceId, name: &str) -> Result<Vec<u8>> {
 }
 
 /// Refuses a name that no signal may have.
+#[inline]
 pub fn check_signal_name(name: &str) -> Result<()> {
     match name.len() {
         0 => Err(Error::EmptyName { what: "signal" }),

@@ -6,8 +6,8 @@
 
 use steadfast_core::limits::SIGNAL_OBSERVATIONS_MAX;
 use steadfast_core::signal::{
-    Delta, Observation, Signal, SignalDefinition, Window, fold, score_in, signal_key, signal_of,
-    signal_prefix,
+    Delta, Observation, Signal, SignalDefinition, Window, count_in, fold, per_second, score_in,
+    signal_key, signal_of, signal_prefix, with_signal_key,
 };
 use steadfast_core::{
     Key, KeyRef, Record, RecordBuilder, Timestamp, Version, WriteSet, prefix_end,
@@ -33,7 +33,12 @@ pub(crate) fn decode_signal(record: &Record) -> Result<Signal> {
 }
 
 fn score_of(record: &Record, now: Option<Timestamp>, clock: Timestamp) -> Result<f64> {
-    score_in(record.value_bytes(), now, clock).or_else(|error| {
+    said(record, score_in(record.value_bytes(), now, clock))
+}
+
+/// What was read in `record`; if it cannot be read because it is no signal, that.
+fn said<T>(record: &Record, read: steadfast_core::Result<T>) -> Result<T> {
+    read.or_else(|error| {
         decode_signal(record)?;
         Err(error.into())
     })
@@ -55,23 +60,43 @@ struct At<'a, S> {
 }
 
 impl<S: Source> At<'_, S> {
-    fn signal(&mut self) -> Result<Option<Signal>> {
+    #[inline(always)]
+    fn record(&mut self) -> Result<Option<Record>> {
         self.source.check_run(self.run)?;
-        let record = self.source.record(KeyRef::from(&key(self.run, self.name, self.entity)?))?;
-        record.map(|record| decode_signal(&record)).transpose()
+        let source = &mut self.source;
+        with_signal_key(self.run.namespace, self.name, self.entity, |key| {
+            source.record(KeyRef::from(key))
+        })?
     }
 
-    /// Asks a signal; of what was never observed, a signal without observations.
-    fn ask<T>(
-        mut self,
-        ask: impl FnOnce(&Signal, Timestamp) -> steadfast_core::Result<T>,
-    ) -> Result<T> {
-        let signal = match self.signal()? {
-            Some(signal) => signal,
-            None => Signal::new(schema::definition(&mut self.source, self.name)?),
-        };
-        Ok(ask(&signal, signal.not_before(self.now))?)
+    fn signal(&mut self) -> Result<Option<Signal>> {
+        self.record()?.map(|record| decode_signal(&record)).transpose()
     }
+
+    fn score(mut self) -> Result<f64> {
+        let record = self.record()?;
+        record.map_or(Ok(0.0), |record| score_of(&record, None, self.now))
+    }
+
+    /// How many there are in a window, or in that of the velocity, and which window it is.
+    fn count(mut self, window: Option<Window>) -> Result<(u64, Window)> {
+        if let Some(record) = self.record()? {
+            return said(&record, count_in(record.value_bytes(), window, self.now));
+        }
+        none_in(&schema::definition(&mut self.source, self.name)?, window)
+    }
+
+    fn velocity(self) -> Result<f64> {
+        let (count, window) = self.count(None)?;
+        Ok(per_second(count, window))
+    }
+}
+
+/// The count of what was never observed.
+fn none_in(definition: &SignalDefinition, window: Option<Window>) -> Result<(u64, Window)> {
+    let window = window.unwrap_or(definition.velocity);
+    definition.check_window(window)?;
+    Ok((0, window))
 }
 
 macro_rules! reads {
@@ -98,7 +123,7 @@ macro_rules! reads {
                 entity: impl AsRef<[u8]>,
             ) -> Result<f64> {
                 let (entity, now) = (entity.as_ref(), $self.now());
-                At { source: $self, run, name, entity, now }.ask(Signal::score)
+                At { source: $self, run, name, entity, now }.score()
             }
 
             /// How many observations of the signal lie in `window` before the time of this
@@ -116,8 +141,8 @@ macro_rules! reads {
                 window: Window,
             ) -> Result<u64> {
                 let (entity, now) = (entity.as_ref(), $self.now());
-                At { source: $self, run, name, entity, now }
-                    .ask(|signal, now| signal.count(window, now))
+                let at = At { source: $self, run, name, entity, now };
+                at.count(Some(window)).map(|(count, _)| count)
             }
 
             /// Observations in a second, over the window that the signal's definition names.
@@ -128,7 +153,7 @@ macro_rules! reads {
                 entity: impl AsRef<[u8]>,
             ) -> Result<f64> {
                 let (entity, now) = (entity.as_ref(), $self.now());
-                At { source: $self, run, name, entity, now }.ask(Signal::velocity)
+                At { source: $self, run, name, entity, now }.velocity()
             }
         }
     };
@@ -288,9 +313,8 @@ impl Database {
         at: Timestamp,
     ) -> Result<Receipt> {
         let observation = observation(weight, at)?;
-        let key = key(run, name, entity.as_ref())?;
         if self.namespaces().has_ancestors(run.namespace)
-            && self.view()?.inner.newest(key.as_bytes())?.is_none()
+            && self.view()?.inner.newest(key(run, name, entity.as_ref())?.as_bytes())?.is_none()
         {
             // It may lie beneath, and then has to come into the run first.
             let entity = entity.as_ref();
@@ -298,22 +322,33 @@ impl Database {
             return self.transaction(record).map(|done| done.1);
         }
         let definition = self.signal_definition(name)?;
-        let delta = Delta { definition, observations: vec![observation] }.encode()?;
-        self.write_blind(run, |writes: &mut WriteSet| writes.delta(key.as_bytes(), &delta))
+        let delta = Delta::encode_parts(&definition, &[observation])?;
+        self.write_blind(run, |writes: &mut WriteSet| {
+            let entity = entity.as_ref();
+            with_signal_key(run.namespace, name, entity, |key| writes.delta(key, &delta))?
+        })
+    }
+
+    #[inline(always)]
+    fn latest_signal(&self, run: Run, name: &str, entity: &[u8]) -> Result<Option<Record>> {
+        let find = |key: &[u8]| self.latest(run, KeyRef::from(key));
+        with_signal_key(run.namespace, name, entity, find)?
     }
 
     /// Everything that is known of the signal `name` of `entity` in `run`, if it was ever
     /// observed.
     pub fn signal(&self, run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<Option<Signal>> {
-        self.latest(run, KeyRef::from(&key(run, name, entity)?))?
-            .map(|record| decode_signal(&record))
-            .transpose()
+        let record = self.latest_signal(run, name, entity.as_ref())?;
+        record.map(|record| decode_signal(&record)).transpose()
     }
 
     /// The decayed sum of the weights of the signal now; 0 if it was never observed.
     pub fn signal_score(&self, run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<f64> {
-        match self.latest(run, KeyRef::from(&key(run, name, entity)?))? {
-            Some(record) => score_of(&record, None, self.now()),
+        // Reading the clock waits for what was asked before it: it does so before the lookup,
+        // which then goes on beside.
+        let now = self.now();
+        match self.latest_signal(run, name, entity.as_ref())? {
+            Some(record) => score_of(&record, None, now),
             None => Ok(0.0),
         }
     }
@@ -331,7 +366,7 @@ impl Database {
         entity: impl AsRef<[u8]>,
         now: Timestamp,
     ) -> Result<f64> {
-        match self.latest(run, KeyRef::from(&key(run, name, entity)?))? {
+        match self.latest_signal(run, name, entity.as_ref())? {
             Some(record) => score_of(&record, Some(now), now),
             None => Ok(0.0),
         }
@@ -345,26 +380,26 @@ impl Database {
         entity: impl AsRef<[u8]>,
         window: Window,
     ) -> Result<u64> {
-        self.ask_signal(run, name, entity.as_ref(), |signal, now| signal.count(window, now))
+        self.count_signal(run, name, entity.as_ref(), Some(window)).map(|(count, _)| count)
     }
 
     /// [`View::signal_velocity`] now.
     pub fn signal_velocity(&self, run: Run, name: &str, entity: impl AsRef<[u8]>) -> Result<f64> {
-        self.ask_signal(run, name, entity.as_ref(), Signal::velocity)
+        let (count, window) = self.count_signal(run, name, entity.as_ref(), None)?;
+        Ok(per_second(count, window))
     }
 
-    fn ask_signal<T>(
+    fn count_signal(
         &self,
         run: Run,
         name: &str,
         entity: &[u8],
-        ask: impl FnOnce(&Signal, Timestamp) -> steadfast_core::Result<T>,
-    ) -> Result<T> {
-        let signal = match self.signal(run, name, entity)? {
-            Some(signal) => signal,
-            None => Signal::new(self.signal_definition(name)?),
-        };
-        Ok(ask(&signal, signal.not_before(self.now()))?)
+        window: Option<Window>,
+    ) -> Result<(u64, Window)> {
+        match self.latest_signal(run, name, entity)? {
+            Some(record) => Ok(count_in(record.value_bytes(), window, self.now())?),
+            None => none_in(&self.signal_definition(name)?, window),
+        }
     }
 }
 

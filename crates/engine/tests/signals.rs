@@ -197,6 +197,103 @@ fn two_threads_on_one_hot_key_lose_nothing_and_never_conflict() {
     assert_eq!(bits(&db, run, "hot").unwrap().0, before, "to the bit");
 }
 
+/// A checkpoint's view stands at a version while a hot signal goes on: the snapshot has what was
+/// counted up to there, the log the rest, together once.
+#[test]
+fn checkpoints_beside_a_hot_signal_count_each_observation_once() {
+    const COUNT: u64 = 4000;
+    let dir = tempfile::tempdir().unwrap();
+    let config = || DatabaseConfig::buffered().manual_checkpoints().segment_bytes(64 << 10);
+    let db = Database::open_or_create(dir.path(), config()).unwrap();
+    let run = db.create_run("r").unwrap();
+    let (mut checkpoints, mut backups) = (0, Vec::new());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..COUNT {
+                db.signal_record(run, "view", "hot", 1.0).unwrap();
+                db.signal_record(run, "view", format!("e{}", n % 50), 1.0).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            let view = db.view().unwrap();
+            let seen = view.signal_count(run, "view", "hot", Window::AllTime).unwrap();
+            checkpoints += u32::from(db.checkpoint().unwrap().written);
+            if backups.len() < 5 {
+                let backup = dir.path().with_extension(format!("backup-{}", backups.len()));
+                db.backup_at(&backup, view.version()).unwrap();
+                backups.push((backup, view.version(), seen));
+            }
+            db.compact(CompactMode::WalOnly).unwrap();
+            let found = view.signal_count(run, "view", "hot", Window::AllTime).unwrap();
+            assert_eq!(found, seen, "a view stands still");
+        }
+    });
+    assert!(checkpoints > 0);
+    let all = |db: &Database| {
+        let run = db.resolve_run("r").unwrap();
+        let signals = db.view().unwrap().signal_scan(run, "view").unwrap();
+        signals.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let due = all(&db);
+    assert_eq!(due.iter().map(|(_, signal)| signal.count).sum::<u64>(), 2 * COUNT);
+    db.close().unwrap();
+    let db = Database::open_existing(dir.path(), config()).unwrap();
+    assert_eq!(all(&db), due, "to the bit");
+    for (backup, version, seen) in backups {
+        let copy = Database::open_existing(&backup, config()).unwrap();
+        let run = copy.resolve_run("r").unwrap();
+        let found = copy.signal_count(run, "view", "hot", Window::AllTime).unwrap();
+        assert_eq!(found, seen, "nothing above {version:?} is in a copy of it");
+        drop(copy);
+        std::fs::remove_dir_all(backup).unwrap();
+    }
+}
+
+/// The same questions to the database, to a view and to a transaction have the same answers, of
+/// signals that were defined, that were not, and that were never observed.
+#[test]
+fn every_way_to_ask_gives_the_same_answer() {
+    let clock = clock();
+    let (db, run) = in_memory(&clock);
+    let lifetime = Duration::from_secs(3600);
+    let schema = SchemaBuilder::signal("linear").decay(Decay::Linear { lifetime });
+    db.define_signals(schema.velocity(Window::Minutes(2)).windows([Window::Hours(2)])).unwrap();
+    for n in 0..40u64 {
+        clock.advance(Duration::from_secs(20 * n));
+        for name in ["linear", "plain"] {
+            // Every fifth is ahead of the clock by some minutes.
+            let time =
+                at(db.view().unwrap().now().as_micros() + u64::from(n % 5 == 0) * 200_000_000);
+            db.signal_record_at(run, name, "e", 1.5, time).unwrap();
+        }
+        for (name, entity) in [("linear", "e"), ("plain", "e"), ("linear", "none"), ("no", "none")]
+        {
+            let (view, mut tx) = (db.view().unwrap(), db.begin().unwrap());
+            let signal = view.signal(run, name, entity).unwrap();
+            let score = db.signal_score(run, name, entity).unwrap();
+            let due = signal.as_ref().map_or(0.0, |signal| signal.score(view.now()).unwrap());
+            assert_eq!(score.to_bits(), due.to_bits(), "{name} {entity}");
+            assert_eq!(view.signal_score(run, name, entity).unwrap().to_bits(), due.to_bits());
+            assert_eq!(tx.signal_score(run, name, entity).unwrap().to_bits(), due.to_bits());
+            for window in [Window::AllTime, Window::Minutes(2), Window::Hours(2), Window::Hours(99)]
+            {
+                let count = |signal: &Signal| signal.count(window, view.now()).ok();
+                let due = match &signal {
+                    Some(signal) => count(signal),
+                    None => (window != Window::Hours(99)).then_some(0),
+                };
+                assert_eq!(db.signal_count(run, name, entity, window).ok(), due, "{window:?}");
+                assert_eq!(view.signal_count(run, name, entity, window).ok(), due);
+                assert_eq!(tx.signal_count(run, name, entity, window).ok(), due);
+            }
+            let due = signal.map_or(0.0, |signal| signal.velocity(view.now()).unwrap());
+            assert_eq!(db.signal_velocity(run, name, entity).unwrap(), due);
+            assert_eq!(view.signal_velocity(run, name, entity).unwrap(), due);
+            assert_eq!(tx.signal_velocity(run, name, entity).unwrap(), due);
+        }
+    }
+}
+
 #[test]
 fn history_has_the_signal_as_it_was_at_each_version() {
     let dir = tempfile::tempdir().unwrap();
@@ -337,6 +434,36 @@ fn what_the_log_adds_to_a_snapshot_is_there_before_it_is_loaded() {
     let found: Vec<_> = new.iter().map(|entity| bits(&db, run, entity)).collect();
     assert_eq!(found, due);
     assert_eq!(db.signal_count(run, "other", "e", Window::AllTime).unwrap(), 5);
+}
+
+/// An observation finds what the snapshot has of its signal, though nobody has read it yet.
+#[test]
+fn an_observation_comes_on_top_of_what_is_not_loaded_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = clock();
+    let open = || {
+        let config = DatabaseConfig::buffered().manual_checkpoints();
+        let db = Database::builder(dir.path()).config(config).clock(clock.clone());
+        db.without_threads().open().unwrap()
+    };
+    let db = open();
+    let run = db.create_run("r").unwrap();
+    for entity in ["a", "b"] {
+        db.signal_record(run, "view", entity, 1.0).unwrap();
+    }
+    db.checkpoint().unwrap();
+    db.close().unwrap();
+    for count in 2..5 {
+        let db = open();
+        let run = db.resolve_run("r").unwrap();
+        db.signal_record(run, "view", "a", 1.0).unwrap();
+        db.transaction(|tx| tx.signal_record(run, "view", "b", 1.0)).unwrap();
+        for entity in ["a", "b"] {
+            let found = db.signal_count(run, "view", entity, Window::AllTime).unwrap();
+            assert_eq!(found, count, "{entity}");
+        }
+        db.close().unwrap();
+    }
 }
 
 /// The rows of a damaged snapshot come from the older one and the log, deltas folded again.

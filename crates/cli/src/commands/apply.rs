@@ -13,7 +13,7 @@ use crate::database::{create_or_open, open_input, report_rebuilt};
 use crate::failure::{EXIT_DONE, Failure, Result};
 use crate::json::Object;
 use crate::lines::Lines;
-use crate::op::{Op, parse_transaction};
+use crate::op::{Line, parse_transaction};
 use crate::output::Output;
 use crate::transact::{Runs, Submitted, submit};
 
@@ -68,15 +68,15 @@ impl<'a> Session<'a> {
             let Some(line) = lines.next().map_err(|error| Failure::io("input", &error))? else {
                 return self.answer_all();
             };
-            let ops = match line.text() {
+            let parsed = match line.text() {
                 Ok(text) => {
                     self.waiting_bytes += text.len();
                     parse_transaction(text)
                 }
                 Err(what) => Err(Failure::invalid(what)),
             };
-            let taken = match ops {
-                Ok(ops) => self.take(&ops)?,
+            let taken = match parsed {
+                Ok(line) => self.take(&line)?,
                 Err(failure) => Waiting::Answered(Err(failure)),
             };
             self.waiting.push(taken);
@@ -86,12 +86,12 @@ impl<'a> Session<'a> {
     /// Submits a transaction. Earlier lines are visible to later ones: what a transaction is
     /// refused for may be about to change while commits are under way, so it is tried again once
     /// they are done.
-    fn take(&mut self, ops: &[Op]) -> Result<Waiting> {
-        let mut submitted = submit(self.database, &mut self.runs, ops);
+    fn take(&mut self, line: &Line) -> Result<Waiting> {
+        let mut submitted = submit(self.database, &mut self.runs, line);
         let under_way = self.waiting.iter().any(|waiting| matches!(waiting, Waiting::Commit(_)));
         if submitted.is_err() && under_way {
             self.answer_all()?;
-            submitted = submit(self.database, &mut self.runs, ops);
+            submitted = submit(self.database, &mut self.runs, line);
         }
         Ok(match submitted {
             Ok(Submitted::Pending(pending)) => Waiting::Commit(pending),

@@ -16,5 +16,6 @@ mod kill;
 mod read_only;
 mod retention;
 mod runs;
+mod signals;
 mod support;
 mod usage;

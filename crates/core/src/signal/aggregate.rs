@@ -77,58 +77,157 @@ pub(super) fn fold_bytes(
     Ok(())
 }
 
+/// A signal as a store keeps it, read where it lies, as far as most questions need it.
+struct Stored<'a> {
+    payload: &'a [u8],
+    score: f64,
+    newest: u64,
+    next: u64,
+    count: u64,
+}
+
+/// What an encoded definition says. It was checked when it was written; whoever is not sure of
+/// the bytes takes [`SignalDefinition::decode`].
+struct Head {
+    decay: u8,
+    /// The half-life or lifetime in µs, not 0 unless the decay is permanent.
+    time: u64,
+    minutes: u64,
+    hours: u64,
+    /// Where the definition ends and the minutes begin.
+    end: usize,
+}
+
+#[inline]
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk::<8>().map(|word| u64::from_le_bytes(*word))
+}
+
+impl<'a> Stored<'a> {
+    #[inline(always)]
+    fn of(value: &'a [u8]) -> Option<Self> {
+        let payload = Value::bytes_in(value)?;
+        let fixed = payload.first_chunk::<DEFINITION>()?;
+        let word = |at| word(fixed, at);
+        let score = f64::from_bits(word(SCORE)?);
+        let (newest, next, count) = (word(NEWEST)?, word(NEXT)?, word(COUNT)?);
+        (fixed[0] == VERSION).then_some(Self { payload, score, newest, next, count })
+    }
+
+    /// Whether at `now` everything that was counted is past, and nothing held back is due.
+    const fn stands_at(&self, now: u64) -> bool {
+        self.newest <= now && now < self.next
+    }
+
+    /// The decay and its time; the cursor is then behind them.
+    #[inline(always)]
+    fn decay(&self) -> Option<(u8, u64, Cursor<'a>)> {
+        let mut cursor = Cursor::new("signal", &self.payload[DEFINITION..]);
+        cursor.varint().ok()?;
+        let decay = cursor.u8().ok()?;
+        let time = if decay == super::PERMANENT { 0 } else { cursor.varint().ok()? };
+        (decay == super::PERMANENT || time > 0).then_some((decay, time, cursor))
+    }
+
+    fn head(&self) -> Option<Head> {
+        let (decay, time, mut cursor) = self.decay()?;
+        let (minutes, hours) = (cursor.varint().ok()?, cursor.varint().ok()?);
+        cursor.u8().ok()?;
+        cursor.varint().ok()?;
+        Some(Head { decay, time, minutes, hours, end: DEFINITION + cursor.at() })
+    }
+
+    /// Where the first bucket of each ring lies, and how many it has, from where a definition
+    /// ends.
+    fn rings(&self, end: usize) -> Option<[(usize, usize); 2]> {
+        let mut cursor = Cursor::new("signal", self.payload.get(end..)?);
+        let mut ring = || {
+            let buckets = cursor.length().ok()?;
+            let first = end + cursor.at();
+            cursor.take(buckets.checked_mul(4)?).ok()?;
+            Some((first, buckets))
+        };
+        Some([ring()?, ring()?])
+    }
+
+    #[inline(always)]
+    fn score(&self, now: u64) -> Option<f64> {
+        match self.decay()? {
+            (super::PERMANENT, ..) => Some(self.score),
+            (super::EXPONENTIAL, time, _) => Some(decayed(self.score, now - self.newest, time)),
+            (super::LINEAR, time, _) => self.linear_score(now, time),
+            _ => None,
+        }
+    }
+
+    fn linear_score(&self, now: u64, lifetime: u64) -> Option<f64> {
+        let [_, (hours, buckets)] = self.rings(self.head()?.end)?;
+        let mut cursor = Cursor::new("signal", self.payload.get(hours + 4 * buckets..)?);
+        let many = cursor.length().ok()?;
+        let first = if many > 0 { cursor.varint().ok()? } else { 0 };
+        (0..many).try_fold(0.0, |sum, _| {
+            let slice = first.checked_sub(cursor.varint().ok()?)?;
+            let weight = f64::from_le_bytes(cursor.array().ok()?);
+            Some(sum + linear((slice, weight), now, lifetime))
+        })
+    }
+
+    fn counted(&self, definition_end: usize, window: Window, now: u64) -> Option<u64> {
+        let (ring, length, bucket_us) = match window {
+            Window::AllTime => return Some(self.count),
+            Window::Minutes(n) => (0, n, MINUTE_US),
+            Window::Hours(n) => (1, n, HOUR_US),
+        };
+        let (first, buckets) = self.rings(definition_end)?[ring];
+        let bytes = &self.payload[first..first + 4 * buckets];
+        let buckets = bytes.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four));
+        Some(in_window(buckets, length, now / bucket_us - self.newest / bucket_us))
+    }
+}
+
+/// How many are in the newest `length` buckets, when `passed` have passed since the first.
+fn in_window(buckets: impl IntoIterator<Item = u32>, length: u32, passed: u64) -> u64 {
+    (passed..u64::from(length)).zip(buckets).map(|(_, count)| u64::from(count)).sum()
+}
+
 /// The same for what comes most often, without taking the signal apart: one observation that is
 /// not out of order, in the same minute as the one before. `None` where it is anything else.
 fn fold_in_place(base: &[u8], delta: &[u8], committed: Timestamp, out: &mut Vec<u8>) -> Option<()> {
-    let payload = Value::bytes_in(base)?;
-    let mut after = Cursor::new("signal", payload.get(DEFINITION..)?);
-    let definition = SignalDefinition::decode(&mut after).ok()?;
-    let definition_len = after.at();
-    let observed = delta.strip_prefix(&payload[DEFINITION..DEFINITION + definition_len])?;
+    let stored = Stored::of(base)?;
+    let head = stored.head()?;
+    // The delta's definition was checked, so it is sound if it is the same.
+    let observed = delta.strip_prefix(&stored.payload[DEFINITION..head.end])?;
     let (1, observed) = observed.split_first().map(|(count, rest)| (*count, rest))? else {
         return None;
     };
-    let word = |bytes: &[u8], at: usize| {
-        bytes.get(at..)?.first_chunk::<8>().map(|word| u64::from_le_bytes(*word))
-    };
-    let weight = f64::from_bits(word(observed, 0)?);
-    let at = word(observed, 8)?;
-    let (newest, next, count) =
-        (word(payload, NEWEST)?, word(payload, NEXT)?, word(payload, COUNT)?);
-    let same_minute = at / MINUTE_US == newest / MINUTE_US;
+    let (weight, at) = (f64::from_bits(word(observed, 0)?), word(observed, 8)?);
     if observed.len() != 16
-        || count == 0
-        || at < newest
+        || stored.count == 0
+        || !stored.stands_at(committed.as_micros().max(stored.newest))
+        || at < stored.newest
         || at > committed.as_micros()
-        || next <= committed.as_micros()
-        || !same_minute
+        || at / MINUTE_US != stored.newest / MINUTE_US
     {
         return None;
     }
-    let score = f64::from_bits(word(payload, SCORE)?);
-    let score = match definition.decay {
-        Decay::Permanent => score + weight,
-        Decay::Exponential { half_life } => decayed(score, at - newest, micros(half_life)) + weight,
-        Decay::Linear { .. } => return None,
+    let score = match head.decay {
+        super::PERMANENT => stored.score + weight,
+        super::EXPONENTIAL => decayed(stored.score, at - stored.newest, head.time) + weight,
+        _ => return None,
     };
-    let minutes = after.length().ok()?;
-    let first_minute = DEFINITION + after.at();
-    after.take(minutes.checked_mul(4)?).ok()?;
-    let hours = after.length().ok()?;
-    let first_hour = DEFINITION + after.at();
-    if (minutes == 0) != (definition.minutes == 0) || (hours == 0) != (definition.hours == 0) {
+    let [minutes, hours] = stored.rings(head.end)?;
+    if (minutes.1 == 0) != (head.minutes == 0) || (hours.1 == 0) != (head.hours == 0) {
         return None;
     }
-    after.take(hours.checked_mul(4)?).ok()?;
-    let start = out.len() + base.len() - payload.len();
+    let start = out.len() + base.len() - stored.payload.len();
     out.extend_from_slice(base);
     let signal = &mut out[start..];
     let mut put = |at: usize, word: u64| signal[at..at + 8].copy_from_slice(&word.to_le_bytes());
     put(NEWEST, at);
     put(SCORE, score.to_bits());
     crate::check_crash_point(crate::CrashPoint::SignalAggregationUpdate);
-    put(COUNT, count + 1);
-    for (buckets, first) in [(minutes, first_minute), (hours, first_hour)] {
+    put(COUNT, stored.count + 1);
+    for (first, buckets) in [minutes, hours] {
         if buckets > 0 {
             let bucket = signal[first..].first_chunk_mut::<4>().expect("it was just passed");
             *bucket = u32::from_le_bytes(*bucket).saturating_add(1).to_le_bytes();
@@ -137,11 +236,14 @@ fn fold_in_place(base: &[u8], delta: &[u8], committed: Timestamp, out: &mut Vec<
     Some(())
 }
 
+/// Times are far below 2^63, and such a number is converted faster.
 #[allow(clippy::cast_precision_loss, reason = "times of the year 9999 lose less than 64 µs")]
+#[inline]
 const fn float(micros: u64) -> f64 {
-    micros as f64
+    micros.cast_signed() as f64
 }
 
+#[inline]
 fn decayed(score: f64, age: u64, half_life: u64) -> f64 {
     score * half_to_the(float(age) / float(half_life))
 }
@@ -151,35 +253,51 @@ const fn slice_us(lifetime: u64) -> u64 {
     lifetime.div_ceil(SLICES)
 }
 
-/// The score, at `now`, of a signal as a store keeps it; the same as of the decoded one.
+/// The score, at `now`, of a signal as a store keeps it; the same as of the decoded one. Without
+/// `now` it is taken at `clock`, or at the newest observation if that is later.
 ///
 /// # Errors
 ///
 /// As [`Signal::score`], and if the bytes are not a signal.
+#[inline]
 pub fn score_in(value: &[u8], now: Option<Timestamp>, clock: Timestamp) -> Result<f64> {
-    let fast = || {
-        let payload = Value::bytes_in(value)?;
-        let word =
-            |at: usize| payload.get(at..)?.first_chunk::<8>().map(|word| u64::from_le_bytes(*word));
-        let (newest, next) = (word(NEWEST)?, word(NEXT)?);
-        let now = now.unwrap_or(clock).as_micros();
-        if *payload.first()? != VERSION || now < newest || next <= now {
-            return None;
-        }
-        let mut cursor = Cursor::new("signal", payload.get(DEFINITION..)?);
-        cursor.varint().ok()?;
-        let score = f64::from_bits(word(SCORE)?);
-        match cursor.u8().ok()? {
-            super::PERMANENT => Some(score),
-            super::EXPONENTIAL => Some(decayed(score, now - newest, cursor.varint().ok()?)),
-            _ => None,
-        }
-    };
-    if let Some(score) = fast() {
-        return Ok(score);
+    let asked = now.unwrap_or(clock).as_micros();
+    let fast = Stored::of(value).filter(|stored| stored.stands_at(asked));
+    match fast.and_then(|stored| stored.score(asked)) {
+        Some(score) => Ok(score),
+        None => score_of_decoded(value, now, clock),
     }
+}
+
+#[cold]
+fn score_of_decoded(value: &[u8], now: Option<Timestamp>, clock: Timestamp) -> Result<f64> {
     let signal = Signal::decode(value)?;
     signal.score(now.unwrap_or_else(|| signal.not_before(clock)))
+}
+
+/// How many observations of a signal as a store keeps it lie in `window`, or in that of its
+/// velocity, and that window; the same as of the decoded one, at `clock` or at the newest
+/// observation if that is later.
+///
+/// # Errors
+///
+/// As [`Signal::count`], and if the bytes are not a signal.
+pub fn count_in(value: &[u8], window: Option<Window>, clock: Timestamp) -> Result<(u64, Window)> {
+    let fast = || {
+        let stored = Stored::of(value).filter(|stored| stored.stands_at(clock.as_micros()))?;
+        let mut cursor = Cursor::new("signal", &stored.payload[DEFINITION..]);
+        let definition = SignalDefinition::decode(&mut cursor).ok()?;
+        let window = window.unwrap_or(definition.velocity);
+        definition.check_window(window).ok()?;
+        let count = stored.counted(DEFINITION + cursor.at(), window, clock.as_micros())?;
+        Some((count, window))
+    };
+    if let Some(found) = fast() {
+        return Ok(found);
+    }
+    let signal = Signal::decode(value)?;
+    let window = window.unwrap_or(signal.definition.velocity);
+    Ok((signal.count(window, signal.not_before(clock))?, window))
 }
 
 impl Signal {
@@ -354,8 +472,7 @@ impl Signal {
         };
         let bucket = |time: Timestamp| time.as_micros() / bucket_us;
         let passed = bucket(now).saturating_sub(bucket(self.newest));
-        let counted: u64 =
-            (passed..u64::from(length)).zip(buckets).map(|(_, count)| u64::from(*count)).sum();
+        let counted = in_window(buckets.iter().copied(), length, passed);
         let inside = |held: &&Observation| bucket(now) - bucket(held.at) < u64::from(length);
         Ok(counted + self.seen(now).filter(inside).count() as u64)
     }
@@ -367,12 +484,7 @@ impl Signal {
     /// As [`Signal::score`].
     pub fn velocity(&self, now: Timestamp) -> Result<f64> {
         let window = self.definition.velocity;
-        let seconds = match window {
-            Window::Minutes(n) => f64::from(n) * 60.0,
-            Window::Hours(n) => f64::from(n) * 3600.0,
-            Window::AllTime => return Err(invalid("a velocity needs a window")),
-        };
-        Ok(float(self.count(window, now)?) / seconds)
+        Ok(per_second(self.count(window, now)?, window))
     }
 
     /// Appends it as an encoded [`Value`].
@@ -470,6 +582,18 @@ impl Signal {
             && weights.into_iter().all(|weight| weight.is_finite() && weight.is_sign_positive());
         if sound { Ok(()) } else { Err(invalid("no observations leave such a signal")) }
     }
+}
+
+/// Of `count` observations in `window`, how many come in a second. None do in a window that has
+/// no length, which no velocity is taken over.
+#[allow(clippy::cast_precision_loss, reason = "beyond 2^53 observations one is no matter")]
+pub fn per_second(count: u64, window: Window) -> f64 {
+    let seconds = match window {
+        Window::Minutes(n) => f64::from(n) * 60.0,
+        Window::Hours(n) => f64::from(n) * 3600.0,
+        Window::AllTime => return 0.0,
+    };
+    count as f64 / seconds
 }
 
 /// What is left at `now` of the weight of a slice.

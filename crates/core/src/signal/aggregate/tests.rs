@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::{Decay, Delta, HOUR_US, MINUTE_US, Observation, SignalDefinition, Window, fold};
-use super::{SLICES, Signal, float, micros, score_in};
-use crate::limits::{SIGNAL_AHEAD_MAX, SIGNAL_TIME_US_MAX, SIGNAL_WEIGHT_MAX};
+use super::super::{
+    Decay, Delta, HOUR_US, MINUTE_US, Observation, SignalDefinition, Window, fold, signal_key,
+    signal_of, signal_prefix,
+};
+use super::{SLICES, Signal, count_in, float, micros, per_second, score_in};
+use crate::limits::{
+    NAME_BYTES_MAX, SIGNAL_AHEAD_MAX, SIGNAL_TIME_US_MAX, SIGNAL_WEIGHT_MAX, USER_KEY_BYTES_MAX,
+};
 use crate::{NamespaceId, Record, RecordBuilder, Timestamp, Version};
 
 const BASE_US: u64 = 1_000_000_000_000_000;
@@ -87,7 +92,7 @@ fn decay() -> impl Strategy<Value = Decay> {
 }
 
 fn delta_record(version: u64, committed: u64, delta: &Delta) -> Record {
-    let key = super::super::signal_key(NamespaceId(1), "view", b"e").unwrap();
+    let key = signal_key(NamespaceId(1), "view", b"e").unwrap();
     let mut bytes = key.as_bytes().to_vec();
     bytes.extend(delta.encode().unwrap());
     let builder =
@@ -139,7 +144,11 @@ proptest! {
             for window in [Window::Minutes(1), Window::Minutes(60), Window::Hours(24), Window::AllTime] {
                 let due = oracle_count(window, &seen, whole.newest.as_micros(), now);
                 prop_assert_eq!(whole.count(window, at(now)).unwrap(), due, "{:?}", window);
+                let read = count_in(record.as_ref().unwrap().value_bytes(), Some(window), at(now));
+                prop_assert_eq!(read.unwrap(), (due, window));
             }
+            let read = count_in(record.as_ref().unwrap().value_bytes(), None, at(now)).unwrap();
+            prop_assert_eq!(whole.velocity(at(now)).unwrap(), per_second(read.0, read.1));
             let velocity = whole.velocity(at(now)).unwrap();
             let count = whole.count(Window::Minutes(60), at(now)).unwrap();
             prop_assert_eq!(velocity, float(count) / 3600.0);
@@ -171,7 +180,11 @@ proptest! {
             let _ = signal.count(Window::Hours(1), at(u64::MAX));
             signal.fold(&delta, at(BASE_US + 7_000_000));
         }
-        let _ = score_in(&bytes, Some(at(BASE_US)), at(BASE_US));
+        for now in [0, BASE_US, BASE_US + 8_000_000, u64::MAX] {
+            let _ = score_in(&bytes, Some(at(now)), at(now));
+            let _ = count_in(&bytes, Some(Window::Minutes(3)), at(now));
+            let _ = count_in(&bytes, None, at(now));
+        }
     }
 }
 
@@ -200,9 +213,73 @@ fn one_that_is_later_than_the_reading_is_not_counted_by_it() {
     }
     assert!((signal.score(at(BASE_US)).unwrap() - 1.0).abs() < 1e-9);
     assert!((signal.score(at(BASE_US + 30)).unwrap() - 3.0).abs() < 1e-6);
+    let mut later = signal.clone();
+    let observations = vec![Observation { weight: 1.0, at: at(BASE_US + 40) }];
+    later.fold(&Delta { definition: signal.definition, observations }, at(BASE_US + 40));
+    assert_eq!((later.ahead.len(), later.count), (0, 3), "the next commit counts what is due");
     // What was counted cannot be told apart any more: that is an error, not a number.
     let error = signal.score(at(BASE_US - 1)).unwrap_err();
     assert!(error.to_string().contains("later observations"), "{error}");
+}
+
+/// Another order would give other last bits.
+#[test]
+fn observations_are_added_in_the_order_in_which_they_were_made() {
+    let definition = SignalDefinition { decay: Decay::Permanent, ..SignalDefinition::default() };
+    let mut signal = Signal::new(definition);
+    let observations = [0.1, 0.2, 0.3].map(|weight| Observation { weight, at: at(BASE_US) });
+    signal.fold(&Delta { definition, observations: observations.into() }, at(BASE_US));
+    assert_eq!(signal.score.to_bits(), (0.1f64 + 0.2 + 0.3).to_bits());
+    assert_ne!(signal.score.to_bits(), (0.3f64 + 0.2 + 0.1).to_bits());
+}
+
+#[test]
+fn a_lifetime_keeps_at_most_64_sums() {
+    let decay = Decay::Linear { lifetime: Duration::from_secs(64) };
+    let definition = SignalDefinition { decay, ..SignalDefinition::default() };
+    let mut signal = Signal::new(definition);
+    for second in 0..200 {
+        let now = at(BASE_US + second * 1_000_000);
+        let observations = vec![Observation { weight: 1.0, at: now }];
+        signal.fold(&Delta { definition, observations }, now);
+    }
+    assert_eq!((signal.slices.len() as u64, signal.count), (SLICES, 200));
+    signal.check().unwrap();
+}
+
+/// Questions that cannot be answered have the same errors however they are asked.
+#[test]
+fn a_window_that_is_not_kept_and_bytes_that_are_no_signal_are_refused() {
+    let signal = counted(&[(BASE_US, 1.0)], BASE_US);
+    let mut bytes = Vec::new();
+    signal.encode(&mut bytes);
+    for window in [Window::Minutes(61), Window::Minutes(0), Window::Hours(25)] {
+        let error = signal.count(window, at(BASE_US)).unwrap_err();
+        assert_eq!(count_in(&bytes, Some(window), at(BASE_US)), Err(error), "{window:?}");
+    }
+    assert!(score_in(&bytes, Some(at(BASE_US - 1)), at(BASE_US)).is_err(), "before the newest");
+    assert!(score_in(&bytes, None, at(BASE_US - 1)).is_ok(), "a clock may step back");
+    for cut in 0..bytes.len().min(60) {
+        assert!(score_in(&bytes[..cut], None, at(BASE_US)).is_err() || cut > 40, "{cut}");
+        assert!(count_in(&bytes[..cut], None, at(BASE_US)).is_err() || cut > 40, "{cut}");
+    }
+}
+
+#[test]
+fn a_key_is_the_same_however_long_its_parts_are() {
+    for name in ["n", "a\0b", "\0", &"n".repeat(90), &"n".repeat(NAME_BYTES_MAX)] {
+        for entity in [&b"e"[..], b"\0\x01", &[7; 80], &[0; 1000]] {
+            let prefix = signal_prefix(NamespaceId(9), name).unwrap();
+            let key = signal_key(NamespaceId(9), name, entity).unwrap();
+            assert_eq!(key.as_bytes(), [&prefix, entity].concat(), "{name:?} {entity:?}");
+            let parts = (name.to_owned(), entity.to_vec());
+            assert_eq!(signal_of(key.as_bytes()), Some(parts));
+        }
+    }
+    assert!(signal_key(NamespaceId(9), "", b"e").is_err());
+    assert!(signal_key(NamespaceId(9), "n", b"").is_err());
+    assert!(signal_key(NamespaceId(9), "n", &[1; USER_KEY_BYTES_MAX + 1]).is_err());
+    assert!(signal_key(NamespaceId(9), &"n".repeat(NAME_BYTES_MAX + 1), b"e").is_err());
 }
 
 #[test]
