@@ -6,10 +6,11 @@
 //!
 //! A run, a primitive in it and a prefix of its keys are therefore each one contiguous range.
 //! An event's own key is its stream's name, escaped so that no name is a prefix of another,
-//! and its sequence number, big-endian.
+//! and its sequence number, big-endian. Signals, collections, cohorts and graphs have a name
+//! escaped like that and what the name has it of: see [`named_key`].
 
 use crate::codec::Cursor;
-use crate::limits::{STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
+use crate::limits::{NAME_BYTES_MAX, STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
 use crate::{Error, NamespaceId, Result};
 
 /// Which primitive a stored key belongs to. The numbers are part of the log format.
@@ -28,12 +29,36 @@ pub enum TypeTag {
     Signal = 5,
     /// The receipt kept for an idempotency key.
     Idempotency = 6,
+    /// A collection or an item of one.
+    Collection = 7,
+    /// The attributes of an entity.
+    Attributes = 8,
+    /// What a cohort has of a signal; in [`NamespaceId::SYSTEM`] the definitions of cohorts.
+    Cohort = 9,
+    /// What an actor engaged with, and what was engaged with together; in
+    /// [`NamespaceId::SYSTEM`] the definitions of graphs.
+    Engagement = 10,
 }
 
 impl TypeTag {
     /// Every tag, in the order of stored keys.
-    pub const ALL: [Self; 6] =
-        [Self::Run, Self::Kv, Self::Event, Self::State, Self::Signal, Self::Idempotency];
+    pub const ALL: [Self; 10] = [
+        Self::Run,
+        Self::Kv,
+        Self::Event,
+        Self::State,
+        Self::Signal,
+        Self::Idempotency,
+        Self::Collection,
+        Self::Attributes,
+        Self::Cohort,
+        Self::Engagement,
+    ];
+
+    /// Whether deltas are folded into its rows: see [`crate::signal`].
+    pub const fn is_folded(self) -> bool {
+        matches!(self, Self::Signal | Self::Cohort)
+    }
 
     /// From its number; `None` if no primitive has it.
     pub fn from_number(number: u8) -> Option<Self> {
@@ -228,6 +253,53 @@ pub(crate) fn escaped_prefix(namespace: NamespaceId, tag: TypeTag, name: &[u8]) 
     }
     out.extend_from_slice(&[0, 1]);
     Ok(out)
+}
+
+/// What every key of `tag` with this name in `namespace` begins with, and no key of another name.
+/// `what` is for the error.
+pub(crate) fn named_prefix(
+    namespace: NamespaceId,
+    tag: TypeTag,
+    what: &'static str,
+    name: &str,
+) -> Result<Vec<u8>> {
+    match name.len() {
+        0 => Err(Error::EmptyName { what }),
+        bytes if bytes > NAME_BYTES_MAX => {
+            Err(Error::NameTooLong { what, bytes, limit: NAME_BYTES_MAX })
+        }
+        _ => escaped_prefix(namespace, tag, name.as_bytes()),
+    }
+}
+
+/// The key of `own` under a name.
+pub(crate) fn named_key(
+    namespace: NamespaceId,
+    tag: TypeTag,
+    what: &'static str,
+    name: &str,
+    own: &[u8],
+) -> Result<Key> {
+    let mut bytes = named_prefix(namespace, tag, what, name)?;
+    check_user_key(own)?;
+    bytes.extend_from_slice(own);
+    Ok(Key(bytes.into()))
+}
+
+/// The name in a stored key, and what is under it, which is empty in a bare prefix; `None` if
+/// there is no name.
+pub(crate) fn named_parts(stored: &[u8]) -> Option<(String, &[u8])> {
+    let own = Key::user_part(stored);
+    let mut at = 0;
+    loop {
+        at += own.get(at..)?.iter().position(|byte| *byte == 0)?;
+        match own.get(at + 1)? {
+            1 => break,
+            _ => at += 2,
+        }
+    }
+    let name = String::from_utf8(unescape(&own[..at])?).ok()?;
+    Some((name, &own[at + 2..])).filter(|(name, _)| !name.is_empty())
 }
 
 /// The key of the event `seq` of `stream` in `namespace`.

@@ -3,7 +3,7 @@
 
 /// `2^-x` for `x ≥ 0`, to a few units in the last place. What is below the smallest normal
 /// number is 0.
-pub(super) fn half_to_the(x: f64) -> f64 {
+pub(crate) fn half_to_the(x: f64) -> f64 {
     if x >= 1022.0 {
         return 0.0;
     }
