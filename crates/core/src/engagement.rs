@@ -34,9 +34,9 @@ const ITEM: u8 = 2;
 pub struct GraphDefinition {
     /// Grows when a definition is changed; 0 for the definition of a name that has none.
     pub version: u32,
-    /// Edges of an item, from 1 to [`GRAPH_EDGES_MAX`]. Above that the lightest goes; of edges
-    /// that weigh the same, the one that gained weight longest ago, then the one whose item
-    /// comes last.
+    /// Edges of an item, from 1 to [`GRAPH_EDGES_MAX`]. Where there is one more, the lightest
+    /// goes, but not the one that just gained weight, or a new one could never grow; of edges that
+    /// weigh the same, the one that gained weight longest ago, then the one whose item comes last.
     pub edges_max: usize,
     /// Items of an actor that are remembered, from 1 to [`GRAPH_RECENT_MAX`].
     pub recent_max: usize,
@@ -283,8 +283,9 @@ impl<'a> Edges<'a> {
         }
     }
 
-    /// Removes the lightest edges until there are no more than the definition allows.
-    pub fn evict(&mut self, definition: &GraphDefinition, now: Timestamp) {
+    /// Removes the lightest edges, but for that to `kept`, until there are no more than the
+    /// definition allows.
+    pub fn evict(&mut self, definition: &GraphDefinition, now: Timestamp, kept: &[u8]) {
         while self.0.len() > definition.edges_max {
             let weight = |edge: &Edge<'_>| definition.faded(edge.weight, edge.at, now);
             // In the order of items, of which the last of the lightest goes.
@@ -292,7 +293,8 @@ impl<'a> Edges<'a> {
                 let by_weight = weight(one.1).total_cmp(&weight(other.1));
                 by_weight.then(one.1.at.cmp(&other.1.at)).then(other.0.cmp(&one.0))
             };
-            let Some((at, _)) = self.0.iter().enumerate().min_by(lighter) else { return };
+            let others = self.0.iter().enumerate().filter(|(_, edge)| *edge.item != *kept);
+            let Some((at, _)) = others.min_by(lighter) else { return };
             self.0.remove(at);
         }
     }
@@ -376,12 +378,24 @@ mod tests {
             edges.count(item.as_bytes(), &definition, at(us));
         }
         assert_eq!(items(&edges), ["a", "b", "c", "d"], "one too many until it is evicted");
-        edges.evict(&definition, at(4));
+        edges.evict(&definition, at(4), b"a");
         assert_eq!(items(&edges), ["a", "b", "c"], "d was lightest and oldest");
-        edges.evict(&GraphDefinition { edges_max: 2, ..definition }, at(4));
+        edges.evict(&GraphDefinition { edges_max: 2, ..definition }, at(4), b"b");
         assert_eq!(items(&edges), ["a", "b"], "c weighs as much as a, is as old, and comes last");
-        edges.evict(&GraphDefinition { edges_max: 1, ..definition }, at(4));
-        assert_eq!(items(&edges), ["b"], "which weighs more");
+        edges.evict(&GraphDefinition { edges_max: 1, ..definition }, at(4), b"b");
+        assert_eq!(items(&edges), ["b"], "which was to be kept");
+    }
+
+    #[test]
+    fn a_new_edge_takes_the_place_of_the_lightest_of_heavier_ones() {
+        let definition = GraphDefinition { edges_max: 2, ..GraphDefinition::default() };
+        let mut edges = Edges::default();
+        for item in [b"a", b"a", b"a", b"b", b"b"] {
+            edges.count(item, &definition, at(1));
+        }
+        edges.count(b"c", &definition, at(0));
+        edges.evict(&definition, at(1), b"c");
+        assert_eq!(items(&edges), ["a", "c"]);
     }
 
     #[test]
@@ -395,7 +409,7 @@ mod tests {
         assert_eq!(edges.heaviest(&definition, at(3_000_000)), due);
         edges.count(b"old", &definition, at(3_000_000));
         assert_eq!(edges.heaviest(&definition, at(3_000_000))[0], (b"old".to_vec(), 1.375));
-        edges.evict(&definition, at(3_000_000));
+        edges.evict(&definition, at(3_000_000), b"none");
         assert_eq!(items(&edges), ["old"]);
     }
 
@@ -437,7 +451,7 @@ mod tests {
             let names: Vec<[u8; 1]> = seen.iter().map(|(item, _)| [*item]).collect();
             for (name, (_, us)) in names.iter().zip(&seen) {
                 edges.count(name, &definition, at(*us));
-                edges.evict(&definition, at(*us));
+                edges.evict(&definition, at(*us), name);
                 recent.engage(name, definition.recent_max);
                 prop_assert!(edges.0.len() <= edges_max && recent.0.len() <= 9);
                 prop_assert_eq!(&recent.0[0], name);

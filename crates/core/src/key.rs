@@ -243,16 +243,26 @@ pub fn stream_prefix(namespace: NamespaceId, stream: &[u8]) -> Result<Vec<u8>> {
 /// The same for names of other primitives.
 pub(crate) fn escaped_prefix(namespace: NamespaceId, tag: TypeTag, name: &[u8]) -> Result<Vec<u8>> {
     check_user_key(name)?;
-    let mut out = Key::first_of(namespace, tag).0.into_vec();
-    out.reserve(name.len() + 10);
-    for byte in name {
-        out.push(*byte);
-        if *byte == 0 {
-            out.push(0xff);
-        }
+    Ok(escaped(namespace, tag, name, 8))
+}
+
+/// The same with room for `more` bytes behind it.
+fn escaped(namespace: NamespaceId, tag: TypeTag, name: &[u8], more: usize) -> Vec<u8> {
+    let zeros = name.iter().filter(|byte| **byte == 0).count();
+    let mut out = Vec::with_capacity(Key::PREFIX_BYTES + name.len() + zeros + 2 + more);
+    out.extend_from_slice(&namespace.0.to_be_bytes());
+    out.push(tag as u8);
+    match zeros {
+        0 => out.extend_from_slice(name),
+        _ => name.iter().for_each(|byte| {
+            out.push(*byte);
+            if *byte == 0 {
+                out.push(0xff);
+            }
+        }),
     }
     out.extend_from_slice(&[0, 1]);
-    Ok(out)
+    out
 }
 
 /// What every key of `tag` with this name in `namespace` begins with, and no key of another name.
@@ -263,13 +273,7 @@ pub(crate) fn named_prefix(
     what: &'static str,
     name: &str,
 ) -> Result<Vec<u8>> {
-    match name.len() {
-        0 => Err(Error::EmptyName { what }),
-        bytes if bytes > NAME_BYTES_MAX => {
-            Err(Error::NameTooLong { what, bytes, limit: NAME_BYTES_MAX })
-        }
-        _ => escaped_prefix(namespace, tag, name.as_bytes()),
-    }
+    named(namespace, tag, what, name, 0)
 }
 
 /// The key of `own` under a name.
@@ -280,10 +284,26 @@ pub(crate) fn named_key(
     name: &str,
     own: &[u8],
 ) -> Result<Key> {
-    let mut bytes = named_prefix(namespace, tag, what, name)?;
     check_user_key(own)?;
+    let mut bytes = named(namespace, tag, what, name, own.len())?;
     bytes.extend_from_slice(own);
     Ok(Key(bytes.into()))
+}
+
+fn named(
+    namespace: NamespaceId,
+    tag: TypeTag,
+    what: &'static str,
+    name: &str,
+    more: usize,
+) -> Result<Vec<u8>> {
+    match name.len() {
+        0 => Err(Error::EmptyName { what }),
+        bytes if bytes > NAME_BYTES_MAX => {
+            Err(Error::NameTooLong { what, bytes, limit: NAME_BYTES_MAX })
+        }
+        _ => Ok(escaped(namespace, tag, name.as_bytes(), more)),
+    }
 }
 
 /// The name in a stored key, and what is under it, which is empty in a bare prefix; `None` if

@@ -25,6 +25,7 @@ use steadfast_durability::verify::Damaged;
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_storage::UnifiedStore;
 
+use crate::cohorts::KnownCohorts;
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::error::{Error, Result};
@@ -75,6 +76,7 @@ struct Inner {
     pipeline: Option<Arc<Pipeline>>,
     upkeep: Arc<Upkeep>,
     definitions: Definitions,
+    known_cohorts: KnownCohorts,
     mode: DurabilityMode,
     clock: Arc<dyn steadfast_core::Clock>,
     entropy: Entropy,
@@ -170,6 +172,7 @@ impl Database {
                 pipeline,
                 upkeep,
                 definitions: Definitions::default(),
+                known_cohorts: KnownCohorts::default(),
                 mode,
                 clock: builder.clock,
                 entropy: builder.entropy,
@@ -558,6 +561,10 @@ impl Database {
 
     pub(crate) fn definitions(&self) -> &Definitions {
         &self.inner.definitions
+    }
+
+    pub(crate) fn known_cohorts(&self) -> &KnownCohorts {
+        &self.inner.known_cohorts
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {

@@ -1,10 +1,15 @@
 //! Everything that is in a database, one entry at a time: what a dump writes and a restore
 //! reads.
 
+use steadfast_core::cohort::{Attributes, ledger_of};
+use steadfast_core::collection::item_of;
+use steadfast_core::engagement::{Edge, Edges, GraphRow, Recent, row_of};
 use steadfast_core::signal::{Signal, signal_of};
 use steadfast_core::{Key, Record, Timestamp, TypeTag, Value, Version, prefix_end, stream_name};
 use steadfast_durability::wal::writer::NamespaceLookup;
 
+use crate::attributes;
+use crate::collections::not_an_item;
 use crate::error::{Error, Result};
 use crate::events::{Event, decode_event};
 use crate::runs::{Run, RunInfo};
@@ -59,6 +64,69 @@ pub enum Entry {
         /// When that was.
         timestamp: Timestamp,
     },
+    /// An item of a collection, or a collection that was created.
+    Collection {
+        /// The name of the collection.
+        name: String,
+        /// The item; `None` for the collection itself.
+        item: Option<Vec<u8>>,
+        /// Whether it is there; if not it was removed, which only a history shows.
+        is_there: bool,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// The attributes of an entity.
+    Attributes {
+        /// Whose they are.
+        entity: Vec<u8>,
+        /// By name; `None` if they were deleted, which only a history shows.
+        attributes: Option<Attributes>,
+        /// The commit that wrote them.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// What a cohort has of a signal.
+    Cohort {
+        /// The name of the cohort.
+        cohort: String,
+        /// The name of the signal.
+        name: String,
+        /// What was counted; `None` if it was deleted, which only a history shows.
+        signal: Option<Signal>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// What an actor engaged with last in a graph.
+    Engaged {
+        /// The graph.
+        graph: String,
+        /// Who.
+        actor: Vec<u8>,
+        /// Newest first; `None` if it was deleted, which only a history shows.
+        items: Option<Vec<Vec<u8>>>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// The edges of an item in a graph.
+    CoEngaged {
+        /// The graph.
+        graph: String,
+        /// Whose edges they are.
+        item: Vec<u8>,
+        /// By the other item; `None` if they were deleted, which only a history shows.
+        edges: Option<Vec<Edge<'static>>>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
 }
 
 impl Entry {
@@ -67,7 +135,12 @@ impl Entry {
         match self {
             Self::Kv { version, .. }
             | Self::State { version, .. }
-            | Self::Signal { version, .. } => *version,
+            | Self::Signal { version, .. }
+            | Self::Collection { version, .. }
+            | Self::Attributes { version, .. }
+            | Self::Cohort { version, .. }
+            | Self::Engaged { version, .. }
+            | Self::CoEngaged { version, .. } => *version,
             Self::Event { event, .. } => event.version,
         }
     }
@@ -77,7 +150,12 @@ impl Entry {
         match self {
             Self::Kv { timestamp, .. }
             | Self::State { timestamp, .. }
-            | Self::Signal { timestamp, .. } => *timestamp,
+            | Self::Signal { timestamp, .. }
+            | Self::Collection { timestamp, .. }
+            | Self::Attributes { timestamp, .. }
+            | Self::Cohort { timestamp, .. }
+            | Self::Engaged { timestamp, .. }
+            | Self::CoEngaged { timestamp, .. } => *timestamp,
             Self::Event { event, .. } => event.timestamp,
         }
     }
@@ -106,13 +184,56 @@ impl Entry {
                 };
                 Self::Signal { name, entity, signal, version, timestamp }
             }
+            Some(TypeTag::Collection) => {
+                let (name, item) = item_of(record.key()).ok_or_else(|| not_an_item(record))?;
+                let item = Some(item).filter(|item| !item.is_empty()).map(<[u8]>::to_vec);
+                Self::Collection {
+                    name,
+                    item,
+                    is_there: !record.is_tombstone(),
+                    version,
+                    timestamp,
+                }
+            }
+            Some(TypeTag::Attributes) => {
+                let attributes = unless_deleted(record, attributes::decode)?;
+                Self::Attributes { entity: name, attributes, version, timestamp }
+            }
+            Some(TypeTag::Cohort) => {
+                let (cohort, name) = ledger_of(record.key())
+                    .ok_or_else(|| Error::Invalid(format!("{record:?} is not of a cohort")))?;
+                let signal = unless_deleted(record, |it| Ok(Signal::decode(it.value_bytes())?))?;
+                Self::Cohort { cohort, name, signal, version, timestamp }
+            }
+            Some(TypeTag::Engagement) => match row_of(record.key()) {
+                Some((graph, GraphRow::Actor(actor))) => {
+                    let recent = |it: &Record| Ok(Recent::decode(it.value_bytes())?.0);
+                    let items = unless_deleted(record, recent)?;
+                    Self::Engaged { graph, actor, items, version, timestamp }
+                }
+                Some((graph, GraphRow::Item(item))) => {
+                    let own = |it: &Record| Ok(Edges::decode(it.value_bytes())?.into_owned());
+                    let edges = unless_deleted(record, own)?;
+                    let edges = edges.map(|edges| edges.iter().cloned().collect());
+                    Self::CoEngaged { graph, item, edges, version, timestamp }
+                }
+                None => return Err(Error::Invalid(format!("{record:?} is not of a graph"))),
+            },
             // Receipts are made again from the events that carry their keys.
             _ => return Ok(None),
         }))
     }
 }
 
-/// The entries of a run in key order: key-values, then events, then state cells, then signals.
+fn unless_deleted<T>(
+    record: &Record,
+    decode: impl FnOnce(&Record) -> Result<T>,
+) -> Result<Option<T>> {
+    if record.is_tombstone() { Ok(None) } else { decode(record).map(Some) }
+}
+
+/// The entries of a run in key order: key-values, then events, state cells, signals, collections,
+/// attributes, what cohorts have counted, then graphs.
 pub struct Entries {
     rows: Box<dyn Iterator<Item = Result<Record>> + Send>,
 }
@@ -147,6 +268,13 @@ impl View {
     /// Every kept version of everything in `run`, newest first within a key, deletions too.
     pub fn entries_with_history(&self, run: Run) -> Entries {
         self.entries_of(run, true)
+    }
+
+    /// Every kept version of a key up to this view, newest first.
+    pub(crate) fn entry_versions(&self, run: Run, key: &Key) -> Result<Vec<Entry>> {
+        Source::check_run(&self, run)?;
+        let versions = self.inner.versions(key.as_bytes())?;
+        versions.iter().filter_map(|record| Entry::decode(record).transpose()).collect()
     }
 
     fn entries_of(&self, run: Run, history: bool) -> Entries {

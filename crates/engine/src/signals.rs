@@ -188,8 +188,9 @@ impl View {
 }
 
 impl Transaction {
-    /// Records that `entity` was observed now, with `weight`. Reads nothing, so it conflicts with
-    /// no other observation.
+    /// Records that `entity` was observed now, with `weight`; for the cohorts that it is in too.
+    /// Reads no signal, so it conflicts with no other observation; where there are cohorts, with
+    /// changes of the attributes of `entity`.
     ///
     /// # Errors
     ///
@@ -221,9 +222,10 @@ impl Transaction {
     ) -> Result<()> {
         let observation = observation(weight, at)?;
         self.check_run(run)?;
-        let key = key(run, name, entity)?;
+        let (key, entity) = (key(run, name, &entity)?, entity.as_ref());
         let definition = self.database().signal_definition(name)?;
-        self.observe(&key, definition, observation)
+        self.observe(&key, definition, observation)?;
+        self.observe_in_cohorts(run, name, entity, definition, observation)
     }
 
     /// The signals `name` of all entities of `run`, as this transaction sees them now.
@@ -280,7 +282,11 @@ impl Database {
         at: Timestamp,
     ) -> Result<Receipt> {
         let observation = observation(weight, at)?;
-        let key = key(run, name, entity)?;
+        let (key, entity) = (key(run, name, &entity)?, entity.as_ref());
+        if self.may_have_cohorts()? {
+            let record = |tx: &mut Transaction| tx.signal_record_at(run, name, entity, weight, at);
+            return self.transaction(record).map(|done| done.1);
+        }
         let definition = self.signal_definition(name)?;
         let delta = Delta { definition, observations: vec![observation] }.encode()?;
         self.write_blind(run, |writes: &mut WriteSet| writes.delta(key.as_bytes(), &delta))
