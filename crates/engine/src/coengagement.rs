@@ -7,6 +7,7 @@
 //! another, and the log has what came of it.
 
 use steadfast_core::engagement::{Edges, GraphDefinition, Recent, actor_key, graph_key, item_key};
+use steadfast_core::signal::Observation;
 use steadfast_core::{
     CrashPoint, Key, KeyRef, NamespaceId, Record, Timestamp, TypeTag, Version, check_crash_point,
     prefix_end,
@@ -181,6 +182,24 @@ impl Transaction {
         actor: impl AsRef<[u8]>,
         item: impl AsRef<[u8]>,
     ) -> Result<()> {
+        self.engage_at(run, graph, actor, item, self.now())
+    }
+
+    /// The same at a time, which may be before others that were counted earlier: an edge weighs
+    /// what was counted, faded from the latest of those times on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::engage`], and for a time after the year 9999.
+    pub fn engage_at(
+        &mut self,
+        run: Run,
+        graph: &str,
+        actor: impl AsRef<[u8]>,
+        item: impl AsRef<[u8]>,
+        at: Timestamp,
+    ) -> Result<()> {
+        Observation { weight: 1.0, at }.check()?;
         let (actor, item) = (actor.as_ref(), item.as_ref());
         let mut recent = Recent(engaged(&mut *self, run, graph, actor)?);
         let item_key = item_key(run.namespace, graph, item)?;
@@ -189,11 +208,11 @@ impl Transaction {
         others.truncate(definition.recent_max);
         for other in &others {
             let key = steadfast_core::engagement::item_key(run.namespace, graph, other)?;
-            self.count_edges(run, &key, &definition, &[item])?;
+            self.count_edges(run, &key, &definition, &[item], at)?;
         }
         let others: Vec<&[u8]> = others.iter().map(Vec::as_slice).collect();
         if !others.is_empty() {
-            self.count_edges(run, &item_key, &definition, &others)?;
+            self.count_edges(run, &item_key, &definition, &others, at)?;
         }
         self.put_encoded(run, &actor_key(run.namespace, graph, actor)?, &recent.encode())
     }
@@ -205,16 +224,17 @@ impl Transaction {
         key: &Key,
         definition: &GraphDefinition,
         others: &[&[u8]],
+        at: Timestamp,
     ) -> Result<()> {
-        let (now, record) = (self.now(), self.record(key.into())?);
+        let record = self.record(key.into())?;
         let mut edges = match &record {
             Some(record) => Edges::decode(record.value_bytes())?,
             None => Edges::default(),
         };
         for other in others {
-            edges.count(other, definition, now);
+            edges.count(other, definition, at);
             check_crash_point(CrashPoint::CoEngagementUpdate);
-            edges.evict(definition, now, other);
+            edges.evict(definition, at, other);
         }
         self.put_encoded(run, key, &edges.encode())
     }
