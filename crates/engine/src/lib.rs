@@ -52,7 +52,7 @@ mod upkeep;
 mod view;
 
 pub use attributes::Entities;
-pub use change::{Change, Commit, Position, Region};
+pub use change::{Change, Commit, Observed, Position, Region};
 pub use coengagement::{CoEngaged, DefinedGraph};
 pub use cohorts::{DefinedCohort, Members};
 pub use collections::{CollectionItems, MergedItems};

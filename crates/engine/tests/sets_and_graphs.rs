@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use steadfast_engine::{
     Attributes, Change, Database, DatabaseConfig, Difference, Entry, ErrorKind, GraphDefinition,
-    ManualClock, Predicate, Run, Timestamp, Version, Window, limits,
+    ManualClock, Observed, Predicate, Run, Timestamp, Version, Window, limits,
 };
 
 const START_US: u64 = 1_700_000_000_000_000;
@@ -281,6 +281,26 @@ fn refuses_what_is_outside_of_the_limits_and_writes_nothing() {
     assert_eq!(kind(db.cohort_score(run, "c", "s")), ErrorKind::NotFound);
 }
 
+#[test]
+fn a_run_that_is_deleted_takes_what_was_observed_in_the_same_transaction() {
+    let (db, run, _) = opened();
+    db.define_cohort("all", 1, &Predicate::exists("age")).unwrap();
+    db.attributes_set(run, "e", of(&[("age", 1)])).unwrap();
+    let from = db.current_version();
+    db.transaction(|tx| {
+        tx.signal_record(run, "view", "e", 1.0)?;
+        tx.delete_run("r")
+    })
+    .unwrap();
+    db.flush().unwrap();
+    let changes: Vec<Change> = db
+        .tail(from)
+        .unwrap()
+        .flat_map(|commit| commit.unwrap().changes().map(Result::unwrap).collect::<Vec<_>>())
+        .collect();
+    assert!(matches!(changes[..], [Change::RunDeleted(_)]), "{changes:?}");
+}
+
 /// Followers, differences and restored entries know all of them.
 #[test]
 fn those_who_follow_compare_and_restore_see_them() {
@@ -328,6 +348,24 @@ fn those_who_follow_compare_and_restore_see_them() {
         .flat_map(|commit| commit.unwrap().changes().map(Result::unwrap).collect::<Vec<_>>())
         .collect();
     assert_eq!(changed.len(), entries.len());
+    let observed: Vec<_> = changed
+        .iter()
+        .filter_map(|change| match change {
+            Change::Observed { signal, of, observations, .. } => {
+                Some((signal.as_str(), of.clone(), observations.len()))
+            }
+            _ => None,
+        })
+        .collect();
+    let (own, cohort) = (Observed::Entity(b"e".to_vec()), Observed::Cohort("all".into()));
+    assert_eq!(observed, [("view", own, 1), ("view", cohort, 1)]);
+    let told = |entry: &Entry| {
+        changed
+            .iter()
+            .any(|change| matches!(change, Change::Entry { entry: it, .. } if it == entry))
+    };
+    let is_row = |entry: &&Entry| !matches!(entry, Entry::Signal { .. } | Entry::Cohort { .. });
+    assert!(entries.iter().filter(is_row).all(told));
     let added = db.diff_run_versions(run, from, db.current_version()).unwrap();
     let added: Vec<Difference> = added.map(Result::unwrap).collect();
     assert_eq!(added, entries.iter().cloned().map(Difference::Added).collect::<Vec<_>>());
