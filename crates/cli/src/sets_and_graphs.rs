@@ -92,7 +92,10 @@ fn deleted(line: Object) -> Object {
 }
 
 /// The line of an entry up to its version; `None` if it is of another kind.
-pub(crate) fn entry_fields(head: impl FnOnce(&str) -> Object, entry: &Entry) -> Option<Object> {
+pub(crate) fn entry_fields(
+    head: impl FnOnce(&'static str) -> Object,
+    entry: &Entry,
+) -> Option<Object> {
     Some(match entry {
         Entry::Collection { name, item, is_there, .. } => {
             let line = head("collection").text("name", name);
