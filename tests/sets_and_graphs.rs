@@ -1,6 +1,6 @@
 //! Collections, cohorts and co-engagement are in the transaction with all else, wherever it ends
 //! (P1, P2, P3, P10), and are what plain maps are.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // rounds are few
 
 use proptest::prelude::*;
 use steadfast::{CompactMode, Database, DatabaseConfig, DurabilityMode, Predicate, Result, Window};
@@ -54,10 +54,6 @@ fn counted(db: &Database, acked: &Acked<'_, u64>) -> std::result::Result<(), Fai
 
 #[test]
 fn a_transaction_over_sets_cohorts_and_graphs_is_whole_after_every_crash() {
-    let created = |db: &Database, ack: &Ack<u64>| {
-        // What is judged begins once the run is there.
-        count(db, ack)
-    };
     let judged = |db: &Database, acked: &Acked<'_, u64>| match db.resolve_run("r") {
         Err(_) => acked.expect(acked.iter().count() == 0, || "the run is gone".into()),
         Ok(_) if db.view()?.cohort_definitions()?.is_empty() => {
@@ -65,7 +61,7 @@ fn a_transaction_over_sets_cohorts_and_graphs_is_whole_after_every_crash() {
         }
         Ok(_) => counted(db, acked),
     };
-    let report = crash_matrix(7).images_max(3_000).run(created).check(judged);
+    let report = crash_matrix(7).images_max(3_000).run(count).check(judged);
     report.expect_good();
     assert!(report.opened > 300, "{report}");
 }
