@@ -1,4 +1,5 @@
-//! What an observation of a signal costs beside a put, and what reading a score costs.
+//! What an observation of a signal costs beside a put, what reading a score costs, and what cohorts,
+//! collections and engagements cost.
 //!
 //! `cargo bench --bench signals`.
 
@@ -32,6 +33,8 @@ fn main() {
         record(&mut c, threads);
     }
     scores(&mut c);
+    derived(&mut c);
+    members(&mut c);
     c.final_summary();
 }
 
@@ -99,4 +102,97 @@ fn scores(c: &mut Criterion) {
     table.row(SCORE_RANDOM, READS, || &*ours, |ours, n, _| read(ours, n, entities));
     let rows = [(GET, &[][..]), (SCORE, &[(GET, SHOWN)]), (SCORE_RANDOM, &[(GET, SHOWN)])];
     table.print(&format!("decayed scores, {entities} entities, 1 thread"), "reads/s", &rows);
+}
+
+/// What an observation costs whose entity is in a cohort, and one engagement.
+fn derived(c: &mut Criterion) {
+    const PLAIN: &str = "signal-record-in-txn";
+    const IN_COHORT: &str = "cohort-record";
+    const ENGAGE: &str = "engage";
+    let scratch = Scratch::new("signals-derived");
+    let open = |name: &str| Ours::open(&scratch.join(name), DatabaseConfig::buffered());
+    let plain = LazyCell::new(|| open("plain"));
+    let ours = LazyCell::new(|| {
+        let ours = open("db");
+        let adults = steadfast::Predicate::ge("age", 18);
+        ours.db.define_cohort("adults", 1, &adults).expect("it commits");
+        let attributes = [("age".to_owned(), 36.into()), ("country".to_owned(), "fr".into())];
+        ours.db.attributes_set(ours.run, "hot", attributes.into()).expect("it commits");
+        ours
+    });
+    let record = |ours: &Ours, n| {
+        let observe =
+            |tx: &mut steadfast::Transaction| tx.signal_record(ours.run, "view", "hot", 1.0);
+        time(n, || drop(ours.db.transaction(observe).expect("it commits")))
+    };
+    let mut table = Table::new(c, "signals/derived");
+    table.row(PLAIN, 1, || &*plain, |plain, n, _| record(plain, n));
+    table.row(
+        IN_COHORT,
+        1,
+        || &*ours,
+        |ours, n, notes| {
+            notes.note_rate(PLAIN, n, record(&plain, n));
+            record(ours, n)
+        },
+    );
+    table.row(
+        ENGAGE,
+        1,
+        || &*ours,
+        |ours, n, notes| {
+            notes.note_rate(PLAIN, n, record(&plain, n));
+            let mut ids = fastrand::Rng::with_seed(7);
+            time(n, || {
+                let (actor, item) = (data::key(ids.u64(..1000)), data::key(ids.u64(..10_000)));
+                drop(ours.db.engage(ours.run, "graph", actor, item).expect("it commits"));
+            })
+        },
+    );
+    let rows = [(PLAIN, &[][..]), (IN_COHORT, &[(PLAIN, SHOWN)]), (ENGAGE, &[(PLAIN, SHOWN)])];
+    table.print("buffered, 1 thread, a transaction each", "commits/s", &rows);
+}
+
+/// Whether an item is in a collection of a million, half of the time it is.
+fn members(c: &mut Criterion) {
+    const READS: u64 = 1000;
+    const CONTAINS: &str = "contains";
+    let items = sized(1_000_000, 10_000);
+    let ours = LazyCell::new(|| {
+        let ours = Ours::in_memory();
+        for from in (0..items).step_by(1000) {
+            let add = |tx: &mut steadfast::Transaction| {
+                (from..(from + 1000).min(items)).try_for_each(|id| {
+                    tx.kv_put(ours.run, data::key(id), 1)?;
+                    tx.collection_add(ours.run, "set", data::key(id)).map(drop)
+                })
+            };
+            ours.db.transaction(add).expect("it commits");
+        }
+        ours
+    });
+    let get = |ours: &Ours, n: u64| {
+        let mut ids = fastrand::Rng::new();
+        time(n * READS, || {
+            let key = data::key(ids.u64(..2 * items));
+            black_box(ours.db.kv_record(ours.run, key).expect("it answers"));
+        })
+    };
+    let mut table = Table::new(c, "signals/collection");
+    table.row(GET, READS, || &*ours, |ours, n, _| get(ours, n));
+    table.row(
+        CONTAINS,
+        READS,
+        || &*ours,
+        |ours, n, notes| {
+            notes.note_rate(GET, n * READS, get(ours, n));
+            let mut ids = fastrand::Rng::new();
+            time(n * READS, || {
+                let key = data::key(ids.u64(..2 * items));
+                black_box(ours.db.collection_contains(ours.run, "set", key).expect("it answers"));
+            })
+        },
+    );
+    let title = format!("a collection of {items} items, 1 thread");
+    table.print(&title, "reads/s", &[(GET, &[]), (CONTAINS, &[(GET, SHOWN)])]);
 }

@@ -3,7 +3,8 @@
 //!
 //! One directory, one writing process, data served from memory, every commit in a write-ahead
 //! log. Runs (isolated spaces) hold key-values, event streams and state cells, and one
-//! transaction may touch all of them.
+//! transaction may touch all of them; signals, collections, cohorts and graphs of what is engaged
+//! with together as well.
 //!
 //! ```
 //! use steadfast::{Database, DatabaseConfig};

@@ -118,8 +118,8 @@ pub(crate) struct WriteArgs {
     ///
     /// SPEC is RULE[,RULE...]. The first RULE may be for everything: `all`, `last:N` (the newest N
     /// versions), `for:DURATION` (until superseded for that long; a number and s, m, h or d), or
-    /// `last:N+for:DURATION` (what either would keep). Others are for a primitive, `kv=RULE`,
-    /// `state=RULE`, `event=RULE`, or for a run that is there, `run:NAME=RULE`, which goes before
+    /// `last:N+for:DURATION` (what either would keep). Others are for a primitive, such as `kv=RULE`
+    /// or `event=RULE`, or for a run that is there, `run:NAME=RULE`, which goes before
     /// those. SPEC takes the place of all earlier rules; without one for everything that is last:1.
     #[arg(long, value_name = "SPEC", value_parser = RetentionSpec::parse)]
     pub(crate) retention: Option<RetentionSpec>,

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use steadfast::{
-    Entry, Event, EventHash, EventHead, KeyWindow, Namespace, RunId, RunStatus, SignalDefinition,
-    StreamState, Timestamp, Value, Version,
+    CohortDefinition, Entry, Event, EventHash, EventHead, GraphDefinition, KeyWindow, Namespace, RunId,
+    RunStatus, SignalDefinition, StreamState, Timestamp, Value, Version,
 };
 
 use crate::failure::{Failure, Result};
 use crate::json::{Object, Parser, Tags, name_from_value, read_fields};
+use crate::sets_and_graphs::{
+    DefinitionLine, cohort_definition_of, edges_of, entry_fields, graph_definition_of, items_of,
+};
 use crate::signal::{definition_of, signal_fields, signal_of};
 
 /// One line of a dump.
@@ -19,6 +22,10 @@ pub(crate) enum DumpLine {
     Run(RunLine),
     /// What a signal means; comes before all runs.
     Definition(SignalDefinitionLine),
+    /// Who is in a cohort; comes before all runs.
+    Cohort(DefinitionLine<CohortDefinition>),
+    /// What a graph keeps; comes before all runs.
+    Graph(DefinitionLine<GraphDefinition>),
     /// An entry of the run named.
     Entry { run: String, entry: Entry },
     /// The last line: the newest committed version and how many lines came before.
@@ -123,7 +130,10 @@ pub(crate) fn entry_to_json(run: &str, entry: &Entry) -> Result<String> {
             };
             (line, None)
         }
-        _ => return Err(Failure::unsupported("an entry of a kind that a dump cannot hold yet")),
+        entry => {
+            let text = "an entry of a kind that a dump cannot hold yet";
+            (entry_fields(head, entry).ok_or_else(|| Failure::unsupported(text))?, None)
+        }
     };
     line = line.number("version", entry.version().0).number("at_us", entry.timestamp().as_micros());
     if let Some(expiry) = expiry {
@@ -193,7 +203,18 @@ impl DumpLine {
             "receipt" => fields.into_entry(Fields::receipt),
             "state" => fields.into_entry(Fields::state),
             "signal" => fields.into_entry(Fields::signal),
+            "collection" => fields.into_entry(Fields::collection),
+            "attributes" => fields.into_entry(Fields::attributes),
+            "cohort" => fields.into_entry(Fields::cohort),
+            "engaged" => fields.into_entry(Fields::engaged),
+            "co_engaged" => fields.into_entry(Fields::co_engaged),
             "signal_definition" => fields.into_definition(),
+            "cohort_definition" => {
+                Ok(Self::Cohort(fields.into_definition_line(cohort_definition_of)?))
+            }
+            "graph_definition" => {
+                Ok(Self::Graph(fields.into_definition_line(graph_definition_of)?))
+            }
             "end" => {
                 let version = fields.version()?;
                 Ok(Self::End { version, entries: fields.number("entries")? })
@@ -294,6 +315,60 @@ impl Fields {
         let definition = definition_of(self.0.remove("definition"))?;
         let (name, version, timestamp) = (self.text("name")?, self.version()?, self.time()?);
         Ok(DumpLine::Definition(SignalDefinitionLine { name, definition, version, timestamp }))
+    }
+
+    fn into_definition_line<T>(
+        mut self,
+        read: impl FnOnce(Option<Value>) -> Result<T>,
+    ) -> Result<DefinitionLine<T>> {
+        let definition = read(self.0.remove("definition"))?;
+        let (name, version, timestamp) = (self.text("name")?, self.version()?, self.time()?);
+        Ok(DefinitionLine { name, definition, version, timestamp })
+    }
+
+    fn is_deleted(&mut self) -> bool {
+        self.0.remove("deleted") == Some(Value::Bool(true))
+    }
+
+    fn collection(&mut self) -> Result<Entry> {
+        let (name, is_there) = (self.text("name")?, !self.is_deleted());
+        let item = if self.0.contains_key("item") { Some(self.name("item")?) } else { None };
+        let (version, timestamp) = (self.version()?, self.time()?);
+        Ok(Entry::Collection { name, item, is_there, version, timestamp })
+    }
+
+    fn attributes(&mut self) -> Result<Entry> {
+        let attributes = match self.is_deleted() {
+            true => None,
+            false => match self.value("attributes")? {
+                Value::Map(attributes) => Some(attributes),
+                _ => return Err(Failure::invalid("attributes: must be an object")),
+            },
+        };
+        let entity = self.name("entity")?;
+        let (version, timestamp) = (self.version()?, self.time()?);
+        Ok(Entry::Attributes { entity, attributes, version, timestamp })
+    }
+
+    fn cohort(&mut self) -> Result<Entry> {
+        let signal = if self.is_deleted() { None } else { Some(signal_of(&mut self.0)?) };
+        let (cohort, name) = (self.text("cohort")?, self.text("name")?);
+        let (version, timestamp) = (self.version()?, self.time()?);
+        Ok(Entry::Cohort { cohort, name, signal, version, timestamp })
+    }
+
+    fn engaged(&mut self) -> Result<Entry> {
+        let items = if self.is_deleted() { None } else { Some(items_of(self.value("items")?)?) };
+        let (graph, actor) = (self.text("graph")?, self.name("actor")?);
+        let (version, timestamp) = (self.version()?, self.time()?);
+        Ok(Entry::Engaged { graph, actor, items, version, timestamp })
+    }
+
+    fn co_engaged(&mut self) -> Result<Entry> {
+        let edges = if self.is_deleted() { None } else { Some(edges_of(self.value("edges")?)?) };
+        let (graph, item) = (self.text("graph")?, self.name("item")?);
+        let (version, timestamp) = (self.version()?, self.time()?);
+        Ok(Entry::CoEngaged { graph, item, edges, version, timestamp })
     }
 
     fn signal(&mut self) -> Result<Entry> {
@@ -420,6 +495,8 @@ mod tests {
         match line {
             DumpLine::Run(run) => run.to_json(),
             DumpLine::Definition(line) => crate::signal::definition_line(line),
+            DumpLine::Cohort(line) => line.to_json(),
+            DumpLine::Graph(line) => line.to_json(),
             DumpLine::Entry { run, entry } => entry_to_json(run, entry).unwrap(),
             DumpLine::End { version, entries } => end_to_json(*version, *entries),
             DumpLine::Unknown => panic!("not written"),
@@ -448,6 +525,20 @@ mod tests {
             r#"{"type":"signal","run":"r","name":"n","entity":{"$bytes":"/w=="},"score":0.0,"newest_us":7,"count":3,"minutes":[1,0,2],"slices":[[9,0.1]],"ahead":[[8,1.5]],"definition":{"decay":"linear","hours":0,"lifetime_us":640,"minutes":60,"velocity_minutes":5,"version":2},"version":1,"at_us":5}"#,
             r#"{"type":"signal","run":"r","name":"n","entity":"e","score":0.30000000000000004,"newest_us":7,"count":3,"hours":[3],"definition":{"decay":"exponential","half_life_us":640,"hours":24,"minutes":0,"velocity_hours":1,"version":0},"version":1,"at_us":5}"#,
             r#"{"type":"signal","run":"r","name":"n","entity":"e","deleted":true,"version":1,"at_us":5}"#,
+            r#"{"type":"cohort_definition","name":"c","definition":{"predicate":["all",["ge","age",18],["not",["in","plan","a",1.0]]],"version":2},"version":1,"at_us":5}"#,
+            r#"{"type":"graph_definition","name":"g","definition":{"edges_max":2,"half_life_us":null,"recent_max":3,"version":1},"version":1,"at_us":5}"#,
+            r#"{"type":"collection","run":"r","name":"c","version":1,"at_us":5}"#,
+            r#"{"type":"collection","run":"r","name":"c","item":{"$bytes":"/w=="},"version":1,"at_us":5}"#,
+            r#"{"type":"collection","run":"r","name":"c","item":"i","deleted":true,"version":1,"at_us":5}"#,
+            r#"{"type":"attributes","run":"r","entity":"e","attributes":{"age":3,"tags":["x"]},"version":1,"at_us":5}"#,
+            r#"{"type":"attributes","run":"r","entity":"e","attributes":{},"version":1,"at_us":5}"#,
+            r#"{"type":"attributes","run":"r","entity":"e","deleted":true,"version":1,"at_us":5}"#,
+            r#"{"type":"cohort","run":"r","cohort":"c","name":"n","score":0.5,"newest_us":7,"count":3,"hours":[3],"definition":{"decay":"permanent","hours":24,"minutes":0,"velocity_hours":1,"version":0},"version":1,"at_us":5}"#,
+            r#"{"type":"cohort","run":"r","cohort":"c","name":"n","deleted":true,"version":1,"at_us":5}"#,
+            r#"{"type":"engaged","run":"r","graph":"g","actor":"a","items":["i",{"$bytes":"/w=="}],"version":1,"at_us":5}"#,
+            r#"{"type":"engaged","run":"r","graph":"g","actor":"a","deleted":true,"version":1,"at_us":5}"#,
+            r#"{"type":"co_engaged","run":"r","graph":"g","item":"i","edges":[["j",1.5,7]],"version":1,"at_us":5}"#,
+            r#"{"type":"co_engaged","run":"r","graph":"g","item":"i","deleted":true,"version":1,"at_us":5}"#,
             r#"{"type":"end","version":7,"entries":7}"#,
         ];
         for line in lines {

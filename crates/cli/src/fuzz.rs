@@ -67,6 +67,14 @@ fn one(text: &str) {
             let json = definition_line(&line);
             assert_eq!(DumpLine::parse(&json), Ok(DumpLine::Definition(line)), "{json}");
         }
+        Ok(DumpLine::Cohort(line)) => {
+            let json = line.to_json();
+            assert_eq!(DumpLine::parse(&json), Ok(DumpLine::Cohort(line)), "{json}");
+        }
+        Ok(DumpLine::Graph(line)) => {
+            let json = line.to_json();
+            assert_eq!(DumpLine::parse(&json), Ok(DumpLine::Graph(line)), "{json}");
+        }
         Ok(DumpLine::Entry { run, entry }) => {
             // A dump may say what no database could: that is refused when it is written again.
             if let Ok(json) = entry_to_json(&run, &entry) {

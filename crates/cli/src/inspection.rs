@@ -278,6 +278,10 @@ fn describe_key(stored: &[u8]) -> String {
             format!("namespace {namespace}, idempotency key `{own}`")
         }
         (Some(TypeTag::Run), ..) => format!("run index `{own}`"),
+        (Some(TypeTag::Collection), ..) => format!("namespace {namespace}, collection `{own}`"),
+        (Some(TypeTag::Attributes), ..) => format!("namespace {namespace}, attributes of `{own}`"),
+        (Some(TypeTag::Cohort), ..) => format!("namespace {namespace}, cohort `{own}`"),
+        (Some(TypeTag::Engagement), ..) => format!("namespace {namespace}, graph `{own}`"),
         _ => format!("`{}`", stored.escape_ascii()),
     }
 }

@@ -20,6 +20,7 @@ mod lines;
 mod op;
 mod output;
 mod retention;
+mod sets_and_graphs;
 mod signal;
 mod transact;
 

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use steadfast::{AppendOptions, Expect, KeyWindow, SchemaBuilder, Timestamp, Value, Version};
+use steadfast::{
+    AppendOptions, Attributes, Expect, KeyWindow, SchemaBuilder, Timestamp, Value, Version,
+};
 
 use crate::failure::{Failure, Result};
 use crate::json::{Parser, Tags, name_from_value, read_fields};
@@ -39,6 +41,13 @@ pub(crate) enum Action {
     StateSet { cell: String, value: Value },
     StateCas { cell: String, expect: Version, value: Value },
     Signal { name: String, entity: Vec<u8>, weight: f64, at: Option<Timestamp> },
+    CollectionCreate { collection: String },
+    CollectionAdd { collection: String, item: Vec<u8> },
+    CollectionRemove { collection: String, item: Vec<u8> },
+    CollectionDelete { collection: String },
+    AttributesSet { entity: Vec<u8>, attributes: Attributes },
+    AttributesDelete { entity: Vec<u8> },
+    Engage { graph: String, actor: Vec<u8>, item: Vec<u8>, at: Option<Timestamp> },
 }
 
 /// Reads a line: `{"ops":[…]}`.
@@ -91,6 +100,24 @@ fn parse_ops(parser: &mut Parser<'_>) -> Result<Line> {
 /// was defined before, so both on one line would promise too much.
 const DEFINE: &str = "signal_define";
 
+const KNOWN: [&str; 15] = [
+    "kv_put",
+    "kv_delete",
+    "event_append",
+    "event_trim",
+    "event_key_window",
+    "state_set",
+    "state_cas",
+    "signal",
+    "collection_create",
+    "collection_add",
+    "collection_remove",
+    "collection_delete",
+    "attributes_set",
+    "attributes_delete",
+    "engage",
+];
+
 /// The fields of one operation, taken out one by one, so that what is left does not belong.
 struct Fields {
     index: usize,
@@ -119,17 +146,7 @@ impl Fields {
 
     fn into_op(mut self) -> Result<Op> {
         let op = self.text("op")?;
-        let known = [
-            "kv_put",
-            "kv_delete",
-            "event_append",
-            "event_trim",
-            "event_key_window",
-            "state_set",
-            "state_cas",
-            "signal",
-        ];
-        if !known.contains(&op.as_str()) {
+        if !KNOWN.contains(&op.as_str()) {
             return Err(self.wrong("op", &format!("unknown operation `{op}`")));
         }
         let run = self.text("run")?;
@@ -162,6 +179,31 @@ impl Fields {
                 name: self.text("name")?,
                 entity: self.name("entity")?,
                 weight: self.weight()?,
+                at: self.optional_time("at_us")?,
+            },
+            "collection_create" => {
+                Action::CollectionCreate { collection: self.text("collection")? }
+            }
+            "collection_add" => Action::CollectionAdd {
+                collection: self.text("collection")?,
+                item: self.name("item")?,
+            },
+            "collection_remove" => Action::CollectionRemove {
+                collection: self.text("collection")?,
+                item: self.name("item")?,
+            },
+            "collection_delete" => {
+                Action::CollectionDelete { collection: self.text("collection")? }
+            }
+            "attributes_set" => Action::AttributesSet {
+                entity: self.name("entity")?,
+                attributes: self.attributes()?,
+            },
+            "attributes_delete" => Action::AttributesDelete { entity: self.name("entity")? },
+            "engage" => Action::Engage {
+                graph: self.text("graph")?,
+                actor: self.name("actor")?,
+                item: self.name("item")?,
                 at: self.optional_time("at_us")?,
             },
             _ => Action::StateCas {
@@ -232,6 +274,13 @@ impl Fields {
         }
     }
 
+    fn attributes(&mut self) -> Result<Attributes> {
+        match self.value("attributes")? {
+            Value::Map(attributes) => Ok(attributes),
+            _ => Err(self.wrong("attributes", "must be an object")),
+        }
+    }
+
     fn name(&mut self, field: &str) -> Result<Vec<u8>> {
         name_from_value(self.value(field)?)
             .ok_or_else(|| self.wrong(field, "must be a text or {\"$bytes\":…}"))
@@ -281,9 +330,24 @@ mod tests {
             {"value":1,"cell":"c","run":"r","op":"state_set"},
             {"op":"state_cas","run":"r","cell":"c","expect":0,"value":2},
             {"op":"signal","run":"r","name":"n","entity":{"$bytes":"/w=="},"weight":2,"at_us":7},
-            {"op":"signal","run":"r","name":"n","entity":"e","weight":0.5}]}"#;
+            {"op":"signal","run":"r","name":"n","entity":"e","weight":0.5},
+            {"op":"collection_create","run":"r","collection":"c"},
+            {"op":"collection_add","run":"r","collection":"c","item":"i"},
+            {"op":"collection_remove","run":"r","collection":"c","item":{"$bytes":"/w=="}},
+            {"op":"collection_delete","run":"r","collection":"c"},
+            {"op":"attributes_set","run":"r","entity":"e","attributes":{"age":3}},
+            {"op":"attributes_delete","run":"r","entity":"e"},
+            {"op":"engage","run":"r","graph":"g","actor":"a","item":"i","at_us":7}]}"#;
         let Line::Transaction(ops) = parse_transaction(line).unwrap() else { panic!("operations") };
-        assert_eq!(ops.len(), 13);
+        assert_eq!(ops.len(), 20);
+        let attributes = [("age".to_owned(), Value::Int(3))].into();
+        let set = Action::AttributesSet { entity: b"e".to_vec(), attributes };
+        assert_eq!(ops[17].action, set);
+        let at = Some(Timestamp::from_micros(7));
+        let (actor, item) = (b"a".to_vec(), b"i".to_vec());
+        assert_eq!(ops[19].action, Action::Engage { graph: "g".into(), actor, item, at });
+        let removed = Action::CollectionRemove { collection: "c".into(), item: vec![0xff] };
+        assert_eq!(ops[15].action, removed);
         let (name, at) = ("n".to_owned(), Some(Timestamp::from_micros(7)));
         let signal = Action::Signal { name, entity: vec![0xff], weight: 2.0, at };
         assert_eq!(ops[11].action, signal);
@@ -417,6 +481,10 @@ mod tests {
             (
                 r#"{"ops":[{"op":"signal_define","name":"n","definition":{"version":1,"minutes":1,"hours":0,"decay":"permanent","velocity_minutes":1}},{"op":"kv_delete","run":"r","key":"k"}]}"#,
                 "ops[1].op: signal_define stands on a line of its own",
+            ),
+            (
+                r#"{"ops":[{"op":"attributes_set","run":"r","entity":"e","attributes":[]}]}"#,
+                "ops[0].attributes: must be an object",
             ),
             (
                 r#"{"ops":[{"op":"kv_put","run":"r","key":"k","value":99999999999999999999}]}"#,

@@ -22,6 +22,21 @@ pub(crate) struct RetentionSpec {
     runs: Vec<(String, Retention)>,
 }
 
+/// The primitive that a rule may be for.
+fn primitive(name: &str) -> Option<TypeTag> {
+    Some(match name {
+        "kv" => TypeTag::Kv,
+        "state" => TypeTag::State,
+        "event" => TypeTag::Event,
+        "signal" => TypeTag::Signal,
+        "collection" => TypeTag::Collection,
+        "attributes" => TypeTag::Attributes,
+        "cohort" => TypeTag::Cohort,
+        "engagement" => TypeTag::Engagement,
+        _ => return None,
+    })
+}
+
 impl RetentionSpec {
     /// Reads what was typed; the error shows what may be.
     pub(crate) fn parse(spec: &str) -> std::result::Result<Self, String> {
@@ -43,10 +58,11 @@ impl RetentionSpec {
             let policy = parsed.policy.clone();
             match subject {
                 "" if place == 0 && !rule.starts_with('=') => parsed.policy = kept.into(),
-                "kv" => parsed.policy = policy.with_primitive(TypeTag::Kv, kept),
-                "state" => parsed.policy = policy.with_primitive(TypeTag::State, kept),
-                "event" => parsed.policy = policy.with_primitive(TypeTag::Event, kept),
-                "signal" => parsed.policy = policy.with_primitive(TypeTag::Signal, kept),
+                subject if primitive(subject).is_some() => {
+                    let primitives = primitive(subject).into_iter();
+                    parsed.policy =
+                        primitives.fold(policy, |policy, tag| policy.with_primitive(tag, kept));
+                }
                 _ => match subject.strip_prefix("run:") {
                     Some(name) if !name.is_empty() => parsed.runs.push((name.to_owned(), kept)),
                     _ => return Err(bad(format!("`{subject}` is nothing that has a rule"))),

@@ -166,5 +166,25 @@ fn act(transaction: &mut Transaction, run: Run, action: &Action) -> steadfast::R
             let at = at.unwrap_or_else(|| transaction.now());
             transaction.signal_record_at(run, name, entity, *weight, at)
         }
+        Action::CollectionCreate { collection } => {
+            transaction.collection_create(run, collection).map(drop)
+        }
+        Action::CollectionAdd { collection, item } => {
+            transaction.collection_add(run, collection, item).map(drop)
+        }
+        Action::CollectionRemove { collection, item } => {
+            transaction.collection_remove(run, collection, item).map(drop)
+        }
+        Action::CollectionDelete { collection } => {
+            transaction.collection_delete(run, collection).map(drop)
+        }
+        Action::AttributesSet { entity, attributes } => {
+            transaction.attributes_set(run, entity, attributes.clone())
+        }
+        Action::AttributesDelete { entity } => transaction.attributes_delete(run, entity),
+        Action::Engage { graph, actor, item, at } => {
+            let at = at.unwrap_or_else(|| transaction.now());
+            transaction.engage_at(run, graph, actor, item, at)
+        }
     }
 }

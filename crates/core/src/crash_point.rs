@@ -79,26 +79,23 @@ crash_points! {
     /// The MANIFEST durably names the new snapshot, and nobody has been told.
     CheckpointPostFlush,
 
-    // ---- Signals (engine, and what folds them), and what will be derived from them ----
+    // ---- Signals (engine, and what folds them), and what is derived from them (engine) ----
     /// A signal is about to be written into the log.
     WalPreAggregate,
     /// A signal is in the log and not in its aggregates.
     WalPostAggregate,
     /// A signal is updated in part: some of what an observation changes is changed, some not.
     SignalAggregationUpdate,
-    /// A cohort's ledger is about to be updated.
+    /// A transaction is about to count an observation for a cohort as well.
     CohortLedgerUpdate,
-    /// A collection has its item and its index has not.
+    /// A transaction has taken a collection, or an item of one, into its own memory. There is no
+    /// index beside the items that could be without it.
     CollectionIndexUpdate,
-    /// A pair of entities is counted and the eviction that follows is not done.
+    /// A transaction has counted a pair of items, and the eviction that follows is not done.
     CoEngagementUpdate,
 }
 
 impl CrashPoint {
-    /// Points that no code reaches yet: those of what is derived from signals.
-    pub const NOT_YET_REACHED: &'static [Self] =
-        &[Self::CohortLedgerUpdate, Self::CollectionIndexUpdate, Self::CoEngagementUpdate];
-
     /// The point of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|point| point.name() == name)

@@ -62,6 +62,22 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// More of something than there may be.
+    #[error("{count} {what}, the limit is {limit}")]
+    TooMany {
+        /// Of what, in the plural.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The definition of a graph that cannot be.
+    #[error("{reason}")]
+    Graph {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Bytes that are not an encoding of what they should be.
     #[error("{what}: {reason} at byte {at}")]
     Malformed {

@@ -7,10 +7,12 @@
 //! A run, a primitive in it and a prefix of its keys are therefore each one contiguous range.
 //! An event's own key is its stream's name, escaped so that no name is a prefix of another,
 //! and its sequence number, big-endian. Right before the events of a stream lies what is kept of
-//! the stream itself, so whoever reads rows in their order knows that first.
+//! the stream itself, so whoever reads rows in their order knows that first. Signals, collections,
+//! cohorts and graphs have a name escaped like that and what the name has it of: see [`named_key`].
 
 use crate::codec::Cursor;
-use crate::limits::{STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
+use crate::limits::{NAME_BYTES_MAX, STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
+use crate::fork::is_fork_key;
 use crate::signal::signal_of;
 use crate::{Error, NamespaceId, Result};
 
@@ -30,12 +32,36 @@ pub enum TypeTag {
     Signal = 5,
     /// The receipt kept for an idempotency key.
     Idempotency = 6,
+    /// A collection or an item of one.
+    Collection = 7,
+    /// The attributes of an entity.
+    Attributes = 8,
+    /// What a cohort has of a signal; in [`NamespaceId::SYSTEM`] the definitions of cohorts.
+    Cohort = 9,
+    /// What an actor engaged with, and what was engaged with together; in
+    /// [`NamespaceId::SYSTEM`] the definitions of graphs.
+    Engagement = 10,
 }
 
 impl TypeTag {
     /// Every tag, in the order of stored keys.
-    pub const ALL: [Self; 6] =
-        [Self::Run, Self::Kv, Self::Event, Self::State, Self::Signal, Self::Idempotency];
+    pub const ALL: [Self; 10] = [
+        Self::Run,
+        Self::Kv,
+        Self::Event,
+        Self::State,
+        Self::Signal,
+        Self::Idempotency,
+        Self::Collection,
+        Self::Attributes,
+        Self::Cohort,
+        Self::Engagement,
+    ];
+
+    /// Whether deltas are folded into its rows: see [`crate::signal`].
+    pub const fn is_folded(self) -> bool {
+        matches!(self, Self::Signal | Self::Cohort)
+    }
 
     /// From its number; `None` if no primitive has it.
     pub fn from_number(number: u8) -> Option<Self> {
@@ -108,10 +134,12 @@ impl Key {
         };
         let what = match tag {
             TypeTag::Run if namespace == NamespaceId::SYSTEM => format!("run {own}"),
+            TypeTag::Run if is_fork_key(stored) => "what a run was forked from".to_owned(),
             TypeTag::Run => "the grave of a run".to_owned(),
             TypeTag::Kv => format!("key-value {own}"),
-            TypeTag::Event => match (stream_name(stored), event_seq(stored)) {
-                (Some(stream), Some(seq)) => {
+            TypeTag::Event => match (stream_of(stored), stream_name(stored), event_seq(stored)) {
+                (Some(stream), ..) => format!("stream {}", stream.escape_ascii()),
+                (_, Some(stream), Some(seq)) => {
                     format!("event {seq} of stream {}", stream.escape_ascii())
                 }
                 _ => format!("event {own}"),
@@ -122,6 +150,18 @@ impl Key {
                 None => format!("signal {own}"),
             },
             TypeTag::Idempotency => format!("idempotency key {own}"),
+            TypeTag::Attributes => format!("attributes of {own}"),
+            TypeTag::Collection | TypeTag::Cohort | TypeTag::Engagement => {
+                let what = match tag {
+                    TypeTag::Collection => "collection",
+                    TypeTag::Cohort => "cohort",
+                    _ => "graph",
+                };
+                match named_parts(stored) {
+                    Some((name, own)) => format!("{what} {name}: {}", own.escape_ascii()),
+                    None => format!("{what} {own}"),
+                }
+            }
         };
         match namespace {
             NamespaceId::SYSTEM => what,
@@ -257,7 +297,8 @@ pub fn stream_prefix(namespace: NamespaceId, stream: &[u8]) -> Result<Vec<u8>> {
 
 /// The same for names of other primitives.
 pub(crate) fn escaped_prefix(namespace: NamespaceId, tag: TypeTag, name: &[u8]) -> Result<Vec<u8>> {
-    escaped(namespace, tag, name, ENDS)
+    check_user_key(name)?;
+    Ok(escaped(namespace, tag, name, ENDS, 8))
 }
 
 /// What ends an escaped name that something follows.
@@ -267,24 +308,93 @@ const ENDS: [u8; 2] = [0, 1];
 /// escaped name either.
 const ENDS_ALONE: [u8; 2] = [0, 0];
 
-fn escaped(namespace: NamespaceId, tag: TypeTag, name: &[u8], end: [u8; 2]) -> Result<Vec<u8>> {
-    check_user_key(name)?;
-    let mut out = Key::first_of(namespace, tag).0.into_vec();
-    out.reserve(name.len() + 10);
-    for byte in name {
-        out.push(*byte);
-        if *byte == 0 {
-            out.push(0xff);
-        }
+/// With room for `more` bytes behind it.
+fn escaped(
+    namespace: NamespaceId,
+    tag: TypeTag,
+    name: &[u8],
+    end: [u8; 2],
+    more: usize,
+) -> Vec<u8> {
+    let zeros = name.iter().filter(|byte| **byte == 0).count();
+    let mut out = Vec::with_capacity(Key::PREFIX_BYTES + name.len() + zeros + 2 + more);
+    out.extend_from_slice(&namespace.0.to_be_bytes());
+    out.push(tag as u8);
+    match zeros {
+        0 => out.extend_from_slice(name),
+        _ => name.iter().for_each(|byte| {
+            out.push(*byte);
+            if *byte == 0 {
+                out.push(0xff);
+            }
+        }),
     }
     out.extend_from_slice(&end);
-    Ok(out)
+    out
+}
+
+/// What every key of `tag` with this name in `namespace` begins with, and no key of another name.
+/// `what` is for the error.
+pub(crate) fn named_prefix(
+    namespace: NamespaceId,
+    tag: TypeTag,
+    what: &'static str,
+    name: &str,
+) -> Result<Vec<u8>> {
+    named(namespace, tag, what, name, 0)
+}
+
+/// The key of `own` under a name.
+pub(crate) fn named_key(
+    namespace: NamespaceId,
+    tag: TypeTag,
+    what: &'static str,
+    name: &str,
+    own: &[u8],
+) -> Result<Key> {
+    check_user_key(own)?;
+    let mut bytes = named(namespace, tag, what, name, own.len())?;
+    bytes.extend_from_slice(own);
+    Ok(Key(bytes.into()))
+}
+
+fn named(
+    namespace: NamespaceId,
+    tag: TypeTag,
+    what: &'static str,
+    name: &str,
+    more: usize,
+) -> Result<Vec<u8>> {
+    match name.len() {
+        0 => Err(Error::EmptyName { what }),
+        bytes if bytes > NAME_BYTES_MAX => {
+            Err(Error::NameTooLong { what, bytes, limit: NAME_BYTES_MAX })
+        }
+        _ => Ok(escaped(namespace, tag, name.as_bytes(), ENDS, more)),
+    }
+}
+
+/// The name in a stored key, and what is under it, which is empty in a bare prefix; `None` if
+/// there is no name.
+pub(crate) fn named_parts(stored: &[u8]) -> Option<(String, &[u8])> {
+    let own = Key::user_part(stored);
+    let mut at = 0;
+    loop {
+        at += own.get(at..)?.iter().position(|byte| *byte == 0)?;
+        match own.get(at + 1)? {
+            1 => break,
+            _ => at += 2,
+        }
+    }
+    let name = String::from_utf8(unescape(&own[..at])?).ok()?;
+    Some((name, &own[at + 2..])).filter(|(name, _)| !name.is_empty())
 }
 
 /// The key of what is kept of `stream` in `namespace` beside its events: the name escaped as in
 /// [`stream_prefix`], then `00 00`.
 pub fn stream_key(namespace: NamespaceId, stream: &[u8]) -> Result<Key> {
-    Ok(Key(escaped(namespace, TypeTag::Event, stream, ENDS_ALONE)?.into()))
+    check_user_key(stream)?;
+    Ok(Key(escaped(namespace, TypeTag::Event, stream, ENDS_ALONE, 0).into()))
 }
 
 /// The stream whose own key `stored` is; `None` if it is an event's, or of no stream.

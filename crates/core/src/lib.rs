@@ -4,7 +4,10 @@
 //! than the [`Clock`] trait, so every layer above can share it without sharing anything else.
 
 pub mod codec;
+pub mod cohort;
+pub mod collection;
 mod crash_point;
+pub mod engagement;
 mod entropy;
 mod error;
 pub mod fork;

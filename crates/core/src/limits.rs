@@ -105,6 +105,34 @@ pub const SIGNAL_BUCKETS_MAX: u32 = 1000;
 /// clock when they were committed. Of more, the first is counted as of the time of the commit.
 pub const SIGNAL_AHEAD_MAX: usize = 64;
 
+/// Most attributes of an entity: they are read with each observation of it.
+pub const ATTRIBUTES_MAX: usize = 256;
+
+/// Most bytes of the attributes of an entity, encoded.
+pub const ATTRIBUTES_BYTES_MAX: usize = 64 << 10;
+
+/// Most cohorts of a database: each observation of an entity that has attributes asks them all.
+pub const COHORTS_MAX: usize = 256;
+
+/// Most parts of a predicate: its comparisons, the values it lists, and what joins them.
+pub const PREDICATE_PARTS_MAX: usize = 256;
+
+/// Deepest nesting of a predicate. Asking it recurses once a level.
+pub const PREDICATE_DEPTH_MAX: usize = 16;
+
+/// Most bytes of a predicate, encoded: the definitions of all cohorts are one value.
+pub const PREDICATE_BYTES_MAX: usize = 16 << 10;
+
+/// Most edges of an item of a graph: all of them are written anew with each that changes.
+pub const GRAPH_EDGES_MAX: usize = 256;
+
+/// Most items that a graph remembers of an actor: one engagement changes the edges of each.
+pub const GRAPH_RECENT_MAX: usize = 64;
+
+/// Longest item of a graph, in bytes. With the two above this bounds what one engagement writes,
+/// below a tenth of [`TXN_BYTES_MAX`].
+pub const GRAPH_ITEM_BYTES_MAX: usize = 256;
+
 /// Observations of one signal and entity in one transaction.
 pub const SIGNAL_OBSERVATIONS_MAX: usize = 100_000;
 

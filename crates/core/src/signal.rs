@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use crate::codec::{Cursor, put_varint};
-use crate::key::{escaped_prefix, unescape};
+use crate::key::{escaped_prefix, named_parts};
 use crate::limits::{
     NAME_BYTES_MAX, SIGNAL_BUCKETS_MAX, SIGNAL_DECAY_US_MAX, SIGNAL_TIME_US_MAX, SIGNAL_WEIGHT_MAX,
     USER_KEY_BYTES_MAX,
@@ -25,7 +25,7 @@ use crate::limits::{
 use crate::{Error, Key, NamespaceId, Record, RecordBuilder, Result, Timestamp, TypeTag, Value};
 
 mod aggregate;
-mod power;
+pub(crate) mod power;
 
 pub use aggregate::{Signal, count_in, per_second, score_in};
 
@@ -388,15 +388,6 @@ pub fn check_signal_name(name: &str) -> Result<()> {
 
 /// Name and entity in the stored key of a signal; `None` if it is not one.
 pub fn signal_of(stored: &[u8]) -> Option<(String, Vec<u8>)> {
-    let own = Key::user_part(stored);
-    let mut at = 0;
-    loop {
-        at += own.get(at..)?.iter().position(|byte| *byte == 0)?;
-        match own.get(at + 1)? {
-            1 => break,
-            _ => at += 2,
-        }
-    }
-    let (name, entity) = (unescape(&own[..at])?, own[at + 2..].to_vec());
-    Some((String::from_utf8(name).ok()?, entity)).filter(|(_, entity)| !entity.is_empty())
+    let (name, entity) = named_parts(stored)?;
+    (!entity.is_empty()).then(|| (name, entity.to_vec()))
 }

@@ -264,11 +264,11 @@ impl<'a> Writes<'a> {
             return Err(cursor.malformed("a value of a length that no value has"));
         }
         let key_and_value = cursor.take(key_len + value_len)?;
-        if Key::tag_of(key_and_value).is_none_or(|tag| tag as u8 > TypeTag::Idempotency as u8) {
+        if Key::tag_of(key_and_value).is_none() {
             return Err(cursor.malformed("a key of no known type"));
         }
         if kind == WriteKind::Delta {
-            if Key::tag_of(key_and_value) != Some(TypeTag::Signal) {
+            if !Key::tag_of(key_and_value).is_some_and(TypeTag::is_folded) {
                 return Err(cursor.malformed("a delta of what is not a signal"));
             }
             if !self.deltas_checked {

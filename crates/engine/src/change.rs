@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use steadfast_core::cohort::ledger_of;
 use steadfast_core::fork::is_fork_key;
+use steadfast_core::signal::{Delta, Observation, SignalDefinition, signal_of};
 use steadfast_core::{Key, NamespaceId, Record, RunId, Timestamp, TypeTag, Version, event_seq};
 use steadfast_core::{stream_name, stream_prefix};
 use steadfast_durability::wal::segment::Epoch;
@@ -10,7 +12,7 @@ use steadfast_durability::wal::writer::NamespaceLookup;
 
 use crate::deletion::decode_grave;
 use crate::entry::Entry;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::{Event, Filter};
 use crate::namespaces::Namespaces;
 use crate::runs::{Run, RunInfo, decode_info};
@@ -48,6 +50,29 @@ pub enum Change {
         /// What it is now; without a value if it was deleted.
         entry: Entry,
     },
+    /// A signal was observed. What came of it, a read says: who follows the log is told what was
+    /// added, not what it was added to.
+    Observed {
+        /// The run.
+        run: Run,
+        /// The name of the signal.
+        signal: String,
+        /// Of what.
+        of: Observed,
+        /// What the name meant.
+        definition: SignalDefinition,
+        /// In the order in which they were made.
+        observations: Vec<Observation>,
+    },
+}
+
+/// Whose signal was observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// That of an entity.
+    Entity(Vec<u8>),
+    /// That of a cohort, by name, because an entity that was observed is in it.
+    Cohort(String),
 }
 
 /// A commit: everything that one transaction changed.
@@ -108,6 +133,9 @@ impl Commit {
             return Ok(info.map(Change::Run));
         }
         let run = Key::namespace_of(record.key()).and_then(|id| self.run(id));
+        if record.is_delta() {
+            return run.map(|run| observed(run, record)).transpose();
+        }
         let (Some(run), Some(entry)) = (run, Entry::decode(record)?) else { return Ok(None) };
         Ok(Some(Change::Entry { run, entry }))
     }
@@ -116,6 +144,19 @@ impl Commit {
         let id: RunId = self.namespaces.namespace(namespace)?.run();
         Some(Run { id, namespace })
     }
+}
+
+fn observed(run: Run, record: &Record) -> Result<Change> {
+    let own = signal_of(record.key()).map(|(name, entity)| (name, Observed::Entity(entity)));
+    let cohorts = || ledger_of(record.key()).map(|(of, name)| (name, Observed::Cohort(of)));
+    let found = match Key::tag_of(record.key()) {
+        Some(TypeTag::Cohort) => cohorts(),
+        _ => own,
+    };
+    let (signal, of) =
+        found.ok_or_else(|| Error::Invalid(format!("{record:?} is not of a signal")))?;
+    let Delta { definition, observations } = Delta::decode(record.value_bytes())?;
+    Ok(Change::Observed { run, signal, of, definition, observations })
 }
 
 /// Which part of a database somebody wants to follow: everything, or events by run, stream,
@@ -234,6 +275,9 @@ impl Region {
                 self.run.is_none_or(|run| run == info.run) && !self.is_of_events()
             }
             Change::Run(info) => self.run.is_none_or(|run| run == info.run) && !self.is_of_events(),
+            Change::Observed { run, .. } => {
+                self.run.is_none_or(|wanted| wanted == *run) && !self.is_of_events()
+            }
             Change::Entry { run, entry } => {
                 self.run.is_none_or(|wanted| wanted == *run)
                     && match entry {

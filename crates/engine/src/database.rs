@@ -25,6 +25,7 @@ use steadfast_durability::verify::Damaged;
 use steadfast_durability::wal::segment::Epoch;
 use steadfast_storage::UnifiedStore;
 
+use crate::cohorts::KnownCohorts;
 use crate::commit::{CLOSED, Log, Pipeline, Receipt, Start, Submission, Work};
 use crate::config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 use crate::deletion::held_for_forks;
@@ -77,6 +78,7 @@ struct Inner {
     pipeline: Option<Arc<Pipeline>>,
     upkeep: Arc<Upkeep>,
     definitions: Definitions,
+    known_cohorts: KnownCohorts,
     mode: DurabilityMode,
     clock: Arc<dyn steadfast_core::Clock>,
     entropy: Entropy,
@@ -172,6 +174,7 @@ impl Database {
                 pipeline,
                 upkeep,
                 definitions: Definitions::default(),
+                known_cohorts: KnownCohorts::default(),
                 mode,
                 clock: builder.clock,
                 entropy: builder.entropy,
@@ -561,6 +564,10 @@ impl Database {
 
     pub(crate) fn definitions(&self) -> &Definitions {
         &self.inner.definitions
+    }
+
+    pub(crate) fn known_cohorts(&self) -> &KnownCohorts {
+        &self.inner.known_cohorts
     }
 
     pub(crate) fn entropy(&self) -> &Entropy {

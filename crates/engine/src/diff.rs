@@ -34,8 +34,8 @@ pub enum Difference {
     },
 }
 
-/// The differences between two sides, in the order of keys: key-values, then streams and their
-/// events, then state cells. What differs only in when it was committed is the same.
+/// The differences between two sides, in the order of keys, as [`View::entries`] has them. What
+/// differs only in when it was committed is the same.
 pub struct Differences {
     before: Side,
     after: Side,

@@ -3,12 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use steadfast_core::cohort::{Attributes, ledger_of};
+use steadfast_core::collection::item_of;
+use steadfast_core::engagement::{Edge, GraphRow, row_of};
 use steadfast_core::signal::{Signal, signal_of};
 use steadfast_core::{
     Key, Record, Timestamp, TypeTag, Value, Version, prefix_end, stream_name, stream_of,
 };
 use steadfast_durability::wal::writer::NamespaceLookup;
 
+use crate::attributes;
+use crate::coengagement::{edges_in, recent_in};
+use crate::collections::not_an_item;
 use crate::error::Result;
 use crate::event_chain::EventHead;
 use crate::events::{Event, StoredReceipt, decode_event};
@@ -98,6 +104,69 @@ pub enum Entry {
         /// When that was.
         timestamp: Timestamp,
     },
+    /// An item of a collection, or a collection that was created.
+    Collection {
+        /// The name of the collection.
+        name: String,
+        /// The item; `None` for the collection itself.
+        item: Option<Vec<u8>>,
+        /// Whether it is there; if not it was removed, which only a history shows.
+        is_there: bool,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// The attributes of an entity.
+    Attributes {
+        /// Whose they are.
+        entity: Vec<u8>,
+        /// By name; `None` if they were deleted, which only a history shows.
+        attributes: Option<Attributes>,
+        /// The commit that wrote them.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// What a cohort has of a signal.
+    Cohort {
+        /// The name of the cohort.
+        cohort: String,
+        /// The name of the signal.
+        name: String,
+        /// What was counted; `None` if it was deleted, which only a history shows.
+        signal: Option<Signal>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// What an actor engaged with last in a graph.
+    Engaged {
+        /// The graph.
+        graph: String,
+        /// Who.
+        actor: Vec<u8>,
+        /// Newest first; `None` if it was deleted, which only a history shows.
+        items: Option<Vec<Vec<u8>>>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
+    /// The edges of an item in a graph.
+    CoEngaged {
+        /// The graph.
+        graph: String,
+        /// Whose edges they are.
+        item: Vec<u8>,
+        /// By the other item; `None` if they were deleted, which only a history shows.
+        edges: Option<Vec<Edge<'static>>>,
+        /// The commit that wrote it.
+        version: Version,
+        /// When that was.
+        timestamp: Timestamp,
+    },
 }
 
 impl Entry {
@@ -108,7 +177,12 @@ impl Entry {
             | Self::Stream { version, .. }
             | Self::Receipt { version, .. }
             | Self::State { version, .. }
-            | Self::Signal { version, .. } => *version,
+            | Self::Signal { version, .. }
+            | Self::Collection { version, .. }
+            | Self::Attributes { version, .. }
+            | Self::Cohort { version, .. }
+            | Self::Engaged { version, .. }
+            | Self::CoEngaged { version, .. } => *version,
             Self::Event { event, .. } => event.version,
         }
     }
@@ -120,7 +194,12 @@ impl Entry {
             | Self::Stream { timestamp, .. }
             | Self::Receipt { timestamp, .. }
             | Self::State { timestamp, .. }
-            | Self::Signal { timestamp, .. } => *timestamp,
+            | Self::Signal { timestamp, .. }
+            | Self::Collection { timestamp, .. }
+            | Self::Attributes { timestamp, .. }
+            | Self::Cohort { timestamp, .. }
+            | Self::Engaged { timestamp, .. }
+            | Self::CoEngaged { timestamp, .. } => *timestamp,
             Self::Event { event, .. } => event.timestamp,
         }
     }
@@ -152,14 +231,56 @@ impl Entry {
                 };
                 Self::Signal { name, entity, signal, version, timestamp }
             }
+            Some(TypeTag::Collection) => {
+                let (name, item) = item_of(record.key()).ok_or_else(|| not_an_item(record))?;
+                let item = Some(item).filter(|item| !item.is_empty()).map(<[u8]>::to_vec);
+                Self::Collection {
+                    name,
+                    item,
+                    is_there: !record.is_tombstone(),
+                    version,
+                    timestamp,
+                }
+            }
+            Some(TypeTag::Attributes) => {
+                let attributes = unless_deleted(record, attributes::decode)?;
+                Self::Attributes { entity: name, attributes, version, timestamp }
+            }
+            Some(TypeTag::Cohort) => {
+                let (cohort, name) = ledger_of(record.key())
+                    .ok_or_else(|| record.undecodable("it is of no cohort"))?;
+                let signal = unless_deleted(record, decode_signal)?;
+                Self::Cohort { cohort, name, signal, version, timestamp }
+            }
+            Some(TypeTag::Engagement) => match row_of(record.key()) {
+                Some((graph, GraphRow::Actor(actor))) => {
+                    let recent = |it: &Record| Ok(recent_in(it)?.0);
+                    let items = unless_deleted(record, recent)?;
+                    Self::Engaged { graph, actor, items, version, timestamp }
+                }
+                Some((graph, GraphRow::Item(item))) => {
+                    let own = |it: &Record| Ok(edges_in(it)?.into_owned());
+                    let edges = unless_deleted(record, own)?;
+                    let edges = edges.map(|edges| edges.iter().cloned().collect());
+                    Self::CoEngaged { graph, item, edges, version, timestamp }
+                }
+                None => return Err(record.undecodable("it is of no graph").into()),
+            },
             // The receipts of most streams are in the events that carry their keys.
             _ => return Ok(None),
         }))
     }
 }
 
-/// The entries of a run in key order: key-values, then streams with their events, then state
-/// cells, then signals, then receipts.
+fn unless_deleted<T>(
+    record: &Record,
+    decode: impl FnOnce(&Record) -> Result<T>,
+) -> Result<Option<T>> {
+    if record.is_tombstone() { Ok(None) } else { decode(record).map(Some) }
+}
+
+/// The entries of a run in key order: key-values, then streams with their events, state cells,
+/// signals, receipts, collections, attributes, what cohorts have counted, then graphs.
 pub struct Entries {
     rows: Untrimmed<Box<dyn Iterator<Item = Result<Record>> + Send>>,
     now: Timestamp,
@@ -253,6 +374,13 @@ impl View {
     /// was trimmed is not in it.
     pub fn entries_with_history(&self, run: Run) -> Entries {
         self.entries_of(run, true)
+    }
+
+    /// Every kept version of a key up to this view, newest first.
+    pub(crate) fn entry_versions(&self, run: Run, key: &Key) -> Result<Vec<Entry>> {
+        Source::check_run(&self, run)?;
+        let versions = self.records_of(key.as_bytes())?;
+        versions.iter().filter_map(|record| Entry::decode(record).transpose()).collect()
     }
 
     fn entries_of(&self, run: Run, history: bool) -> Entries {

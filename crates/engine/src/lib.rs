@@ -4,7 +4,11 @@
 //! a database is recovered, when its threads run. It knows nothing of how bytes look; that is
 //! durability's. Nothing here starts a thread that [`Database::close`] does not join.
 
+mod attributes;
 mod change;
+mod coengagement;
+mod cohorts;
+mod collections;
 mod commit;
 mod commit_times;
 mod config;
@@ -49,7 +53,11 @@ mod typed_kv;
 mod upkeep;
 mod view;
 
-pub use change::{Change, Commit, Position, Region};
+pub use attributes::Entities;
+pub use change::{Change, Commit, Observed, Position, Region};
+pub use coengagement::{CoEngaged, DefinedGraph};
+pub use cohorts::{DefinedCohort, Members};
+pub use collections::{CollectionItems, MergedItems};
 pub use commit::{Pending, Receipt};
 pub use config::{CompactMode, DatabaseBuilder, DatabaseConfig, DurabilityMode};
 pub use copy::{CopyInfo, restore, restore_with};
@@ -79,6 +87,8 @@ pub use transaction::Transaction;
 pub use upkeep::{CheckpointInfo, CompactInfo};
 pub use view::View;
 
+pub use steadfast_core::cohort::{Attributes, CohortDefinition, Comparison, Predicate};
+pub use steadfast_core::engagement::{Edge, GraphDefinition};
 pub use steadfast_core::signal::{Decay, Observation, Signal, SignalDefinition, Window};
 #[cfg(feature = "serde")]
 pub use steadfast_core::typed;

@@ -75,6 +75,10 @@ impl fmt::Display for RowName {
             Some(TypeTag::State) => "cell",
             Some(TypeTag::Signal) => "signal",
             Some(TypeTag::Idempotency) => "idempotency key",
+            Some(TypeTag::Collection) => "collection",
+            Some(TypeTag::Attributes) => "attributes",
+            Some(TypeTag::Cohort) => "cohort",
+            Some(TypeTag::Engagement) => "graph",
             None => "row",
         };
         match self.seq {

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use steadfast_core::cohort::{CohortDefinition, check_attributes, ledger_key};
+use steadfast_core::collection::{collection_key, item_key};
+use steadfast_core::engagement::{self, Edges, GraphDefinition, Recent};
 use steadfast_core::signal::{SignalDefinition, signal_key};
 use steadfast_core::{
     Key, Namespace, RunId, Timestamp, TypeTag, Value, Version, event_key, limits,
@@ -124,12 +127,52 @@ impl Restore {
                 signal.check()?;
                 tx.put_signal(run, &key, signal)
             }
+            Entry::Collection { name, item, is_there, .. } => {
+                let key = match item {
+                    Some(item) => item_key(run.namespace, name, item)?,
+                    None => collection_key(run.namespace, name)?,
+                };
+                write(key, &is_there.then_some(Value::Null), None)
+            }
+            Entry::Attributes { entity, attributes, .. } => {
+                attributes.as_ref().map_or(Ok(()), check_attributes)?;
+                let key = Key::new(run.namespace, TypeTag::Attributes, entity)?;
+                write(key, &attributes.clone().map(Value::Map), None)
+            }
+            Entry::Cohort { cohort, name, signal, .. } => {
+                let key = ledger_key(run.namespace, cohort, name)?;
+                let Some(signal) = signal else { return write(key, &None, None) };
+                signal.check()?;
+                tx.put_signal(run, &key, signal)
+            }
+            Entry::Engaged { graph, actor, items, .. } => {
+                let key = engagement::actor_key(run.namespace, graph, actor)?;
+                let Some(items) = items else { return write(key, &None, None) };
+                let bytes = Recent(items.clone()).encode();
+                Recent::decode(&bytes)?;
+                tx.put_encoded(run, &key, &bytes)
+            }
+            Entry::CoEngaged { graph, item, edges, .. } => {
+                let key = engagement::item_key(run.namespace, graph, item)?;
+                let Some(edges) = edges else { return write(key, &None, None) };
+                tx.put_encoded(run, &key, &Edges::new(edges.clone())?.encode())
+            }
         }
     }
 
     /// Adds the definition of a signal.
     pub fn signal_definition(&mut self, name: &str, definition: &SignalDefinition) -> Result<()> {
         self.transaction.put_definition(name, definition)
+    }
+
+    /// Adds the definition of a cohort. Those of one commit are added to it together.
+    pub fn cohort_definition(&mut self, name: &str, definition: &CohortDefinition) -> Result<()> {
+        self.transaction.put_cohort(name, definition.clone())
+    }
+
+    /// Adds the definition of a graph.
+    pub fn graph_definition(&mut self, name: &str, definition: &GraphDefinition) -> Result<()> {
+        self.transaction.put_graph(name, definition)
     }
 
     fn event(&mut self, run: Run, stream: &[u8], event: &Event) -> Result<()> {

@@ -221,8 +221,9 @@ impl View {
 }
 
 impl Transaction {
-    /// Records that `entity` was observed now, with `weight`. Reads nothing, so it conflicts with
-    /// no other observation.
+    /// Records that `entity` was observed now, with `weight`; for the cohorts that it is in too.
+    /// Reads no signal, so it conflicts with no other observation; where there are cohorts, with
+    /// changes of the attributes of `entity`.
     ///
     /// # Errors
     ///
@@ -254,9 +255,10 @@ impl Transaction {
     ) -> Result<()> {
         let observation = observation(weight, at)?;
         self.check_run(run)?;
-        let key = key(run, name, entity)?;
+        let (key, entity) = (key(run, name, &entity)?, entity.as_ref());
         let definition = self.database().signal_definition(name)?;
-        self.observe(&key, definition, observation)
+        self.observe(&key, definition, observation)?;
+        self.observe_in_cohorts(run, name, entity, definition, observation)
     }
 
     /// The signals `name` of all entities of `run`, as this transaction sees them now.
@@ -313,18 +315,20 @@ impl Database {
         at: Timestamp,
     ) -> Result<Receipt> {
         let observation = observation(weight, at)?;
-        if self.namespaces().has_ancestors(run.namespace)
-            && self.view()?.inner.newest(key(run, name, entity.as_ref())?.as_bytes())?.is_none()
-        {
-            // It may lie beneath, and then has to come into the run first.
-            let entity = entity.as_ref();
+        let entity = entity.as_ref();
+        let may_lie_beneath = || {
+            let key = key(run, name, entity)?;
+            Ok::<_, Error>(self.view()?.inner.newest(key.as_bytes())?.is_none())
+        };
+        // What lies beneath a fork has to come into it first.
+        let is_forked = self.namespaces().has_ancestors(run.namespace);
+        if self.may_have_cohorts()? || (is_forked && may_lie_beneath()?) {
             let record = |tx: &mut Transaction| tx.signal_record_at(run, name, entity, weight, at);
             return self.transaction(record).map(|done| done.1);
         }
         let definition = self.signal_definition(name)?;
         let delta = Delta::encode_parts(&definition, &[observation])?;
         self.write_blind(run, |writes: &mut WriteSet| {
-            let entity = entity.as_ref();
             with_signal_key(run.namespace, name, entity, |key| writes.delta(key, &delta))?
         })
     }

@@ -220,6 +220,7 @@ impl Transaction {
     pub(crate) fn forget_writes(&mut self, run: Run) {
         let first = run.namespace.0.to_be_bytes();
         self.writes.retain(|key, _| !key.starts_with(&first));
+        self.signals.retain(|key, _| !key.starts_with(&first));
     }
 
     /// Writes `value` to `key` of `run`.

@@ -92,6 +92,6 @@ impl Inner {
 fn is_of_a_signal(record: &Record) -> bool {
     // In the database's own namespace are the definitions.
     record.is_delta()
-        || Key::tag_of(record.key()) == Some(TypeTag::Signal)
+        || Key::tag_of(record.key()).is_some_and(TypeTag::is_folded)
             && Key::namespace_of(record.key()) != Some(NamespaceId::SYSTEM)
 }

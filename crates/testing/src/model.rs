@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use steadfast_engine::{
-    Database, Entry, Error, Result, RunStatus, Signal, Timestamp, Transaction, Value, Version,
-    View, limits,
+    Database, Entry, Error, GraphDefinition, Predicate, Result, RunStatus, Signal, Timestamp,
+    Transaction, Value, Version, View, limits,
 };
 
 /// One write of a transaction. A run that is not there is created with it.
@@ -26,6 +26,19 @@ pub enum Op {
     Set(String, String, Value),
     /// Observes an entity: run, signal, entity, weight, µs since 1970.
     Signal(String, String, String, u32, u64),
+    /// Adds an item to a collection: run, collection, item.
+    Collect(String, String, String),
+    /// Removes an item from a collection: run, collection, item.
+    Uncollect(String, String, String),
+    /// Removes a collection with its items: run, collection.
+    Uncollected(String, String),
+    /// Gives an entity the one attribute `level`: run, entity, its value.
+    Level(String, String, i64),
+    /// Defines a cohort, of those who have a level of at least so much, as it was defined before
+    /// if it was.
+    Cohort(String, String, i64),
+    /// Engages: run, graph, actor, item, µs since 1970. The graph keeps [`GRAPH`].
+    Engage(String, String, String, String, u64),
     /// Gives a run a status, if its status may become that one.
     Status(String, RunStatus),
     /// Deletes a run with everything in it.
@@ -34,6 +47,10 @@ pub enum Op {
     /// what comes later in one would belong to the fork, too.
     Fork(String, String),
 }
+
+/// What the graphs of [`Op::Engage`] keep: so little that it overflows soon.
+pub const GRAPH: GraphDefinition =
+    GraphDefinition { version: 1, edges_max: 2, recent_max: 3, half_life: None };
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,6 +71,14 @@ impl fmt::Display for Op {
             Self::Set(run, cell, value) => write!(f, "set {run}/{cell} = {}", size(value)),
             Self::Signal(run, name, entity, weight, at) => {
                 write!(f, "observe {run}/{name}/{entity}: {weight} at {at} µs")
+            }
+            Self::Collect(run, name, item) => write!(f, "add {item} to {run}/{name}"),
+            Self::Uncollect(run, name, item) => write!(f, "remove {item} from {run}/{name}"),
+            Self::Uncollected(run, name) => write!(f, "remove all of {run}/{name}"),
+            Self::Level(run, entity, level) => write!(f, "{run}/{entity} has level {level}"),
+            Self::Cohort(_, name, level) => write!(f, "cohort {name} from level {level} on"),
+            Self::Engage(run, graph, actor, item, at) => {
+                write!(f, "{actor} engages with {run}/{graph}/{item} at {at} µs")
             }
             Self::Status(run, status) => write!(f, "{run} is {status}"),
             Self::DeleteRun(run) => write!(f, "delete {run}"),
@@ -92,6 +117,31 @@ impl Op {
                 let run = tx.get_or_create_run(run)?;
                 let at = Timestamp::from_micros(*at);
                 tx.signal_record_at(run, name, entity, f64::from(*weight), at)
+            }
+            Self::Collect(run, name, item) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.collection_add(run, name, item).map(drop)
+            }
+            Self::Uncollect(run, name, item) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.collection_remove(run, name, item).map(drop)
+            }
+            Self::Uncollected(run, name) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.collection_delete(run, name).map(drop)
+            }
+            Self::Level(run, entity, level) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.attributes_set(run, entity, [("level".into(), (*level).into())].into())
+            }
+            Self::Cohort(run, name, level) => {
+                tx.get_or_create_run(run)?;
+                tx.define_cohort(name, 1, &Predicate::ge("level", *level))
+            }
+            Self::Engage(run, graph, actor, item, at) => {
+                let run = tx.get_or_create_run(run)?;
+                tx.define_graph(graph, &GRAPH)?;
+                tx.engage_at(run, graph, actor, item, Timestamp::from_micros(*at))
             }
             Self::Status(run, status) => {
                 tx.get_or_create_run(run)?;
@@ -134,6 +184,16 @@ pub enum Item {
     State(String, Vec<u8>),
     /// A signal of an entity: run, name, entity.
     Signal(String, String, Vec<u8>),
+    /// An item of a collection: run, collection, item.
+    Collected(String, String, Vec<u8>),
+    /// The attributes of an entity of a run.
+    Attributes(String, Vec<u8>),
+    /// What a cohort has of a signal: run, cohort, name.
+    Cohort(String, String, String),
+    /// What an actor engaged with last: run, graph, actor.
+    Engaged(String, String, Vec<u8>),
+    /// The edges of an item: run, graph, item.
+    CoEngaged(String, String, Vec<u8>),
 }
 
 impl Item {
@@ -145,7 +205,12 @@ impl Item {
             | Self::Stream(run, _)
             | Self::Event(run, ..)
             | Self::State(run, _)
-            | Self::Signal(run, ..) => run,
+            | Self::Signal(run, ..)
+            | Self::Collected(run, ..)
+            | Self::Attributes(run, _)
+            | Self::Cohort(run, ..)
+            | Self::Engaged(run, ..)
+            | Self::CoEngaged(run, ..) => run,
         }
     }
 }
@@ -173,6 +238,15 @@ impl fmt::Display for Item {
             Self::Event(run, stream, seq) => write!(f, "event:{run}:{}:{seq}", text(stream)),
             Self::State(run, cell) => write!(f, "state:{run}:{}", text(cell)),
             Self::Signal(run, name, entity) => write!(f, "signal:{run}:{name}:{}", text(entity)),
+            Self::Collected(run, name, item) => {
+                write!(f, "collection:{run}:{name}:{}", text(item))
+            }
+            Self::Attributes(run, entity) => write!(f, "attributes:{run}:{}", text(entity)),
+            Self::Cohort(run, cohort, name) => write!(f, "cohort:{run}:{cohort}:{name}"),
+            Self::Engaged(run, graph, actor) => write!(f, "engaged:{run}:{graph}:{}", text(actor)),
+            Self::CoEngaged(run, graph, item) => {
+                write!(f, "co-engaged:{run}:{graph}:{}", text(item))
+            }
         }
     }
 }
@@ -203,7 +277,8 @@ pub(crate) fn short(value: &Value) -> String {
 /// Everything in a database: value and version by item.
 pub type Content = BTreeMap<Item, (Version, Value)>;
 
-/// Runs, key-values, events, state cells and signals, with their versions.
+/// Runs, key-values, events, state cells, signals, and what there is of sets, cohorts and graphs,
+/// with their versions.
 #[derive(Debug, Clone, Default)]
 pub struct ReferenceModel {
     content: Content,
@@ -213,7 +288,14 @@ pub struct ReferenceModel {
     observed: BTreeMap<Item, Vec<(u32, u64)>>,
     /// How many runs lie beneath those that are forks.
     depths: BTreeMap<String, usize>,
+    /// From which level on an entity is in a cohort.
+    cohorts: BTreeMap<String, i64>,
+    engaged: BTreeMap<Item, Vec<String>>,
+    co_engaged: BTreeMap<Item, BTreeMap<String, Weight>>,
 }
+
+/// How often an edge was counted, and its latest time.
+type Weight = (i64, u64);
 
 /// What a signal that was never defined must be, by what it means and not by how it is kept:
 /// everything that was observed, looked at again.
@@ -245,6 +327,14 @@ fn signal_found(signal: &Signal) -> Value {
     signal_value(signal.score, signal.newest.as_micros(), signal.count, minutes, hours)
 }
 
+fn edges_value(edges: impl Iterator<Item = (String, f64, u64)>) -> Value {
+    let edge = |(name, weight, at): (String, f64, u64)| {
+        let at = Value::Int(i64::try_from(at).unwrap_or(i64::MAX));
+        (name, Value::List(vec![Value::Float(weight), at]))
+    };
+    Value::Map(edges.map(edge).collect())
+}
+
 fn signal_value(score: f64, newest: u64, count: u64, minutes: Vec<u64>, hours: Vec<u64>) -> Value {
     let int = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
     let list = |counts: Vec<u64>| Value::List(counts.into_iter().map(int).collect());
@@ -263,7 +353,9 @@ fn same(item: &Item, one: &Value, other: &Value) -> bool {
     if one == other {
         return true;
     }
-    let (Item::Signal(..), Value::Map(one), Value::Map(other)) = (item, one, other) else {
+    let (Item::Signal(..) | Item::Cohort(..), Value::Map(one), Value::Map(other)) =
+        (item, one, other)
+    else {
         return false;
     };
     one.len() == other.len()
@@ -357,6 +449,12 @@ impl ReferenceModel {
             | Op::Trim(run, ..)
             | Op::Set(run, ..)
             | Op::Signal(run, ..)
+            | Op::Collect(run, ..)
+            | Op::Uncollect(run, ..)
+            | Op::Uncollected(run, _)
+            | Op::Level(run, ..)
+            | Op::Cohort(run, ..)
+            | Op::Engage(run, ..)
             | Op::Status(run, _)
             | Op::DeleteRun(run)
             | Op::Fork(run, _)) = op;
@@ -388,11 +486,56 @@ impl ReferenceModel {
                     self.write(Item::State(run.clone(), cell.clone().into()), version, value);
                 }
                 Op::Signal(_, name, entity, weight, at) => {
-                    let item = Item::Signal(run.clone(), name.clone(), entity.clone().into());
-                    let observed = self.observed.entry(item.clone()).or_default();
-                    observed.push((*weight, *at));
-                    let value = signal_of_all(observed);
-                    self.write(item, version, &value);
+                    let level = Item::Attributes(run.clone(), entity.clone().into());
+                    let level = self.content.get(&level).and_then(|(_, level)| level.as_int());
+                    let is_in = |from: i64| level.is_some_and(|level| level >= from);
+                    let cohorts: Vec<Item> = (self.cohorts.iter())
+                        .filter(|(_, from)| is_in(**from))
+                        .map(|(cohort, _)| Item::Cohort(run.clone(), cohort.clone(), name.clone()))
+                        .collect();
+                    let own = Item::Signal(run.clone(), name.clone(), entity.clone().into());
+                    for item in std::iter::once(own).chain(cohorts) {
+                        let observed = self.observed.entry(item.clone()).or_default();
+                        observed.push((*weight, *at));
+                        let value = signal_of_all(observed);
+                        self.write(item, version, &value);
+                    }
+                }
+                Op::Collect(_, name, item) => {
+                    let item = Item::Collected(run.clone(), name.clone(), item.clone().into());
+                    if !self.content.contains_key(&item) {
+                        self.write(item, version, &Value::Null);
+                    }
+                }
+                Op::Uncollect(_, name, item) => {
+                    let gone = Item::Collected(run.clone(), name.clone(), item.clone().into());
+                    if self.content.remove(&gone).is_some() {
+                        self.deleted.insert(gone);
+                    }
+                }
+                Op::Uncollected(_, name) => {
+                    let of = |item: &Item| matches!(item, Item::Collected(its, of, _) if its == run && of == name);
+                    self.deleted.extend(self.content.keys().filter(|item| of(item)).cloned());
+                    self.content.retain(|item, _| !of(item));
+                }
+                Op::Level(_, entity, level) => {
+                    let item = Item::Attributes(run.clone(), entity.clone().into());
+                    self.write(item, version, &Value::Int(*level));
+                }
+                Op::Cohort(_, name, level) => drop(self.cohorts.insert(name.clone(), *level)),
+                Op::Engage(_, graph, actor, item, at) => {
+                    let actor = Item::Engaged(run.clone(), graph.clone(), actor.clone().into());
+                    let mut recent = self.engaged.remove(&actor).unwrap_or_default();
+                    recent.retain(|other| other != item);
+                    for other in &recent {
+                        self.count_edge(run, graph, (other, item), *at, version);
+                        self.count_edge(run, graph, (item, other), *at, version);
+                    }
+                    recent.insert(0, item.clone());
+                    recent.truncate(GRAPH.recent_max);
+                    let list = recent.iter().map(|item| Value::from(item.as_str()));
+                    self.write(actor.clone(), version, &Value::List(list.collect()));
+                    self.engaged.insert(actor, recent);
                 }
                 Op::Status(_, status) => {
                     let item = Item::Run(run.clone());
@@ -411,6 +554,8 @@ impl ReferenceModel {
                     self.content.retain(|item, _| !gone(item));
                     self.streams.retain(|(of, _), _| of != run);
                     self.observed.retain(|item, _| item.run() != run);
+                    self.engaged.retain(|item, _| item.run() != run);
+                    self.co_engaged.retain(|item, _| item.run() != run);
                 }
             }
         }
@@ -448,6 +593,11 @@ impl ReferenceModel {
                 Item::Stream(_, stream) => Item::Stream(run, stream),
                 Item::State(_, cell) => Item::State(run, cell),
                 Item::Signal(_, name, entity) => Item::Signal(run, name, entity),
+                Item::Collected(_, name, item) => Item::Collected(run, name, item),
+                Item::Attributes(_, entity) => Item::Attributes(run, entity),
+                Item::Cohort(_, name, signal) => Item::Cohort(run, name, signal),
+                Item::Engaged(_, graph, actor) => Item::Engaged(run, graph, actor),
+                Item::CoEngaged(_, graph, item) => Item::CoEngaged(run, graph, item),
             }
         };
         let of_parent: Vec<_> = (self.content.iter())
@@ -468,6 +618,46 @@ impl ReferenceModel {
             .map(|(item, observed)| (of_child(item), observed.clone()))
             .collect();
         self.observed.extend(observed);
+        let engaged: Vec<_> = (self.engaged.iter())
+            .filter(|(item, _)| item.run() == parent)
+            .map(|(item, engaged)| (of_child(item), engaged.clone()))
+            .collect();
+        self.engaged.extend(engaged);
+        let co_engaged: Vec<_> = (self.co_engaged.iter())
+            .filter(|(item, _)| item.run() == parent)
+            .map(|(item, edges)| (of_child(item), edges.clone()))
+            .collect();
+        self.co_engaged.extend(co_engaged);
+    }
+
+    /// Counts the edge from one item to another. Of too many the lightest goes, of those the
+    /// oldest, of those the last, but not the one that was counted.
+    fn count_edge(
+        &mut self,
+        run: &str,
+        graph: &str,
+        (from, to): (&str, &str),
+        at: u64,
+        version: Version,
+    ) {
+        let item = Item::CoEngaged(run.into(), graph.into(), from.into());
+        let mut edges = self.co_engaged.remove(&item).unwrap_or_default();
+        let edge = edges.entry(to.to_owned()).or_insert((0, at));
+        *edge = (edge.0 + 1, edge.1.max(at));
+        while edges.len() > GRAPH.edges_max {
+            let others = edges.iter().filter(|(other, _)| *other != to);
+            let place = |(name, (weight, at)): &(&String, &Weight)| {
+                (*weight, *at, std::cmp::Reverse((*name).clone()))
+            };
+            let Some(gone) = others.min_by_key(place).map(|(name, _)| name.clone()) else { break };
+            edges.remove(&gone);
+        }
+        let value = edges_value(edges.iter().map(|(name, (weight, at))| {
+            #[allow(clippy::cast_precision_loss, reason = "counts of a short program")]
+            (name.clone(), *weight as f64, *at)
+        }));
+        self.write(item.clone(), version, &value);
+        self.co_engaged.insert(item, edges);
     }
 
     fn write(&mut self, item: Item, version: Version, value: &Value) {
@@ -529,6 +719,32 @@ pub fn content_of(view: &View) -> Result<Content> {
                     Item::Signal(name.clone(), signal_name, entity),
                     signal.as_ref().map(signal_found),
                 ),
+                Entry::Collection { name: collection, item, .. } => {
+                    let item = item.unwrap_or_default();
+                    (Item::Collected(name.clone(), collection, item), None)
+                }
+                Entry::Attributes { entity, attributes, .. } => {
+                    let level = attributes.and_then(|mut all| all.remove("level"));
+                    (Item::Attributes(name.clone(), entity), level)
+                }
+                Entry::Cohort { cohort, name: signal_name, signal, .. } => (
+                    Item::Cohort(name.clone(), cohort, signal_name),
+                    signal.as_ref().map(signal_found),
+                ),
+                Entry::Engaged { graph, actor, items, .. } => {
+                    let items = items.unwrap_or_default();
+                    let text = |item: &Vec<u8>| Value::from(&*String::from_utf8_lossy(item));
+                    let list = Value::List(items.iter().map(text).collect());
+                    (Item::Engaged(name.clone(), graph, actor), Some(list))
+                }
+                Entry::CoEngaged { graph, item, edges, .. } => {
+                    let edges = edges.unwrap_or_default();
+                    let edges = edges_value(edges.iter().map(|edge| {
+                        let name = String::from_utf8_lossy(&edge.item).into_owned();
+                        (name, edge.weight, edge.at.as_micros())
+                    }));
+                    (Item::CoEngaged(name.clone(), graph, item), Some(edges))
+                }
                 _ => continue,
             };
             content.push((item, (version, value.unwrap_or(Value::Null))));
@@ -556,6 +772,19 @@ mod tests {
             Op::Set("r".into(), "c".into(), Value::Bool(true)),
             Op::Signal("r".into(), "n".into(), "e".into(), 3, 50_000_000_000),
             Op::Signal("r".into(), "n".into(), "e".into(), 2, 40_000_000_000),
+            Op::Cohort("r".into(), "high".into(), 5),
+            Op::Level("r".into(), "e".into(), 5),
+            Op::Level("r".into(), "f".into(), 4),
+            Op::Signal("r".into(), "n".into(), "e".into(), 1, 60_000_000_000),
+            Op::Signal("r".into(), "n".into(), "f".into(), 1, 60_000_000_000),
+            Op::Collect("r".into(), "set".into(), "one".into()),
+            Op::Collect("r".into(), "set".into(), "two".into()),
+            Op::Uncollect("r".into(), "set".into(), "one".into()),
+            Op::Engage("r".into(), "g".into(), "x".into(), "a".into(), 7),
+            Op::Engage("r".into(), "g".into(), "x".into(), "b".into(), 8),
+            Op::Engage("r".into(), "g".into(), "x".into(), "c".into(), 9),
+            Op::Engage("r".into(), "g".into(), "x".into(), "d".into(), 5),
+            Op::Engage("r".into(), "g".into(), "x".into(), "a".into(), 6),
         ];
         let db = Database::in_memory().unwrap();
         let mut model = ReferenceModel::new();
@@ -573,6 +802,19 @@ mod tests {
         assert_eq!(trimmed.compare(&content_now(&db).unwrap()), expected);
         model.apply(&trim, apply(&trim));
         assert_eq!(model.compare(&content_now(&db).unwrap()), []);
+
+        let due = |item: Item| model.content()[&item].1.clone();
+        let cohort = due(Item::Cohort("r".into(), "high".into(), "n".into()));
+        assert!(format!("{cohort:?}").contains("\"count\": Int(1)"), "{cohort:?}");
+        assert!(!model.content().contains_key(&Item::Collected(
+            "r".into(),
+            "set".into(),
+            b"one".to_vec()
+        )));
+        let Value::Map(edges) = due(Item::CoEngaged("r".into(), "g".into(), b"d".to_vec())) else {
+            panic!("edges are a map")
+        };
+        assert_eq!(edges.len(), GRAPH.edges_max, "of three");
 
         let delete = [Op::Delete("r".into(), "a".into())];
         model.apply(&delete, Version(9));
@@ -597,6 +839,7 @@ mod tests {
         });
         assert!(counted_twice, "{differences:?}");
         assert!(matches!(differences[0], Difference::OtherValue { .. }), "{differences:?}");
-        assert_eq!(differences[2], Difference::Extra(Item::Kv("r".into(), b"z".to_vec())));
+        let z = Difference::Extra(Item::Kv("r".into(), b"z".to_vec()));
+        assert_eq!(differences.last(), Some(&z));
     }
 }

@@ -64,6 +64,46 @@ pub enum Operation {
         /// When, in µs since 1970.
         at_us: u64,
     },
+    /// Adds an item to a collection.
+    CollectionAdd {
+        /// The run, by name.
+        run: String,
+        /// The collection.
+        name: String,
+        /// The item.
+        item: String,
+    },
+    /// Gives an entity the attribute `level`, and no other.
+    Level {
+        /// The run, by name.
+        run: String,
+        /// The entity.
+        entity: String,
+        /// The value of the attribute.
+        level: u32,
+    },
+    /// Defines the cohort of those whose level is at least so much; always the same of one name.
+    Cohort {
+        /// A run that is made with it if it is not there.
+        run: String,
+        /// The cohort.
+        name: String,
+        /// The least level.
+        level: u32,
+    },
+    /// Lets an actor engage with an item.
+    Engage {
+        /// The run, by name.
+        run: String,
+        /// The graph.
+        graph: String,
+        /// Who.
+        actor: String,
+        /// With what.
+        item: String,
+        /// When, in µs since 1970.
+        at_us: u64,
+    },
     /// Makes everything durable.
     Flush,
     /// Writes a snapshot.
@@ -98,6 +138,27 @@ impl Operation {
     pub fn signal_record(run: &str, name: &str, entity: &str, weight: u32, at_us: u64) -> Self {
         let (run, name, entity) = (run.into(), name.into(), entity.into());
         Self::SignalRecord { run, name, entity, weight, at_us }
+    }
+
+    /// Adds `item` to the collection `name` of `run`.
+    pub fn collection_add(run: &str, name: &str, item: &str) -> Self {
+        Self::CollectionAdd { run: run.into(), name: name.into(), item: item.into() }
+    }
+
+    /// Gives `entity` of `run` a level.
+    pub fn level(run: &str, entity: &str, level: u32) -> Self {
+        Self::Level { run: run.into(), entity: entity.into(), level }
+    }
+
+    /// Defines the cohort `name`, of a level of at least `level`.
+    pub fn cohort(run: &str, name: &str, level: u32) -> Self {
+        Self::Cohort { run: run.into(), name: name.into(), level }
+    }
+
+    /// Lets `actor` engage with `item` in `graph` of `run`.
+    pub fn engage(run: &str, graph: &str, actor: &str, item: &str, at_us: u64) -> Self {
+        let (run, graph) = (run.into(), graph.into());
+        Self::Engage { run, graph, actor: actor.into(), item: item.into(), at_us }
     }
 
     /// Does it. Returns the version of its commit, if it made one.
@@ -135,6 +196,18 @@ impl Operation {
             Self::SignalRecord { run, name, entity, weight, at_us } => {
                 Op::Signal(run.clone(), name.clone(), entity.clone(), *weight, *at_us)
             }
+            Self::CollectionAdd { run, name, item } => {
+                Op::Collect(run.clone(), name.clone(), item.clone())
+            }
+            Self::Level { run, entity, level } => {
+                Op::Level(run.clone(), entity.clone(), (*level).into())
+            }
+            Self::Cohort { run, name, level } => {
+                Op::Cohort(run.clone(), name.clone(), (*level).into())
+            }
+            Self::Engage { run, graph, actor, item, at_us } => {
+                Op::Engage(run.clone(), graph.clone(), actor.clone(), item.clone(), *at_us)
+            }
             Self::Flush | Self::Checkpoint | Self::Compact(_) => return None,
         })
     }
@@ -165,6 +238,20 @@ impl Operation {
                 let (weight, at) = (weight.to_be_bytes(), at_us.to_be_bytes());
                 line("signal", &[run.as_bytes(), name.as_bytes(), entity.as_bytes(), &weight, &at])
             }
+            Self::CollectionAdd { run, name, item } => {
+                line("collect", &[run.as_bytes(), name.as_bytes(), item.as_bytes()])
+            }
+            Self::Level { run, entity, level } => {
+                line("level", &[run.as_bytes(), entity.as_bytes(), &level.to_be_bytes()])
+            }
+            Self::Cohort { run, name, level } => {
+                line("cohort", &[run.as_bytes(), name.as_bytes(), &level.to_be_bytes()])
+            }
+            Self::Engage { run, graph, actor, item, at_us } => {
+                let names = [run, graph, actor, item].map(|name| name.as_bytes());
+                let [run, graph, actor, item] = names;
+                line("engage", &[run, graph, actor, item, &at_us.to_be_bytes()])
+            }
             Self::Flush => line("flush", &[]),
             Self::Checkpoint => line("checkpoint", &[]),
             Self::Compact(CompactMode::WalOnly) => line("compact-wal", &[]),
@@ -179,6 +266,7 @@ impl Operation {
         let words = RefCell::new(words);
         let bytes = || unhex(words.borrow_mut().next()?);
         let text = || String::from_utf8(bytes()?).ok();
+        let number = || Some(u32::from_be_bytes(bytes()?.try_into().ok()?));
         Some(match word {
             "run" => Self::CreateRun { run: text()? },
             "put" => Self::KvPut { run: text()?, key: text()?, value: bytes()? },
@@ -189,7 +277,17 @@ impl Operation {
                 run: text()?,
                 name: text()?,
                 entity: text()?,
-                weight: u32::from_be_bytes(bytes()?.try_into().ok()?),
+                weight: number()?,
+                at_us: u64::from_be_bytes(bytes()?.try_into().ok()?),
+            },
+            "collect" => Self::CollectionAdd { run: text()?, name: text()?, item: text()? },
+            "level" => Self::Level { run: text()?, entity: text()?, level: number()? },
+            "cohort" => Self::Cohort { run: text()?, name: text()?, level: number()? },
+            "engage" => Self::Engage {
+                run: text()?,
+                graph: text()?,
+                actor: text()?,
+                item: text()?,
                 at_us: u64::from_be_bytes(bytes()?.try_into().ok()?),
             },
             "flush" => Self::Flush,
@@ -219,6 +317,12 @@ impl fmt::Display for Operation {
             Self::SignalRecord { run, name, entity, .. } => {
                 write!(f, "observe {run}:{name}:{entity}")
             }
+            Self::CollectionAdd { run, name, item } => write!(f, "add {item} to {run}:{name}"),
+            Self::Level { run, entity, level } => write!(f, "{run}:{entity} has level {level}"),
+            Self::Cohort { name, level, .. } => write!(f, "cohort {name} from level {level} on"),
+            Self::Engage { run, graph, actor, item, .. } => {
+                write!(f, "{actor} engages with {run}:{graph}:{item}")
+            }
             Self::Flush => f.write_str("flush"),
             Self::Checkpoint => f.write_str("checkpoint"),
             Self::Compact(mode) => write!(f, "compact {mode:?}"),
@@ -240,6 +344,10 @@ mod tests {
             Operation::event_append("r", "s", "x"),
             Operation::state_set("r", "c", ""),
             Operation::signal_record("r", "n", "e", 7, 1 << 50),
+            Operation::collection_add("r", "set", "item"),
+            Operation::level("r", "e", 3),
+            Operation::cohort("r", "high", 2),
+            Operation::engage("r", "g", "a", "i", 1 << 50),
             Operation::Flush,
             Operation::Checkpoint,
             Operation::Compact(CompactMode::WalOnly),

@@ -246,6 +246,24 @@ impl Workload {
         self
     }
 
+    /// With collections, cohorts and graphs in every run, between the other actions. What it draws
+    /// for that it draws from `seed`.
+    #[must_use]
+    pub fn with_sets_and_graphs(mut self, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let actions = std::mem::take(&mut self.actions);
+        for action in actions {
+            self.actions.push(action);
+            let run = run_name(&mut rng);
+            let ops = (0..rng.usize(..4)).map(|_| in_a_set_or_graph(&mut rng, run.clone()));
+            match ops.collect::<Vec<_>>() {
+                ops if ops.is_empty() => {}
+                ops => self.actions.push(Action::Commit(ops)),
+            }
+        }
+        self
+    }
+
     /// With these versions of key-values and state cells kept, and every version of all else.
     #[must_use]
     pub fn keeping(mut self, rule: Retention) -> Self {
@@ -302,6 +320,27 @@ fn observed(rng: &mut fastrand::Rng, run: String) -> Op {
     let at = (1 << 50) - rng.u64(..ago);
     let name = ["view", "like"][rng.usize(..2)].to_owned();
     Op::Signal(run, name, format!("e{}", rng.u32(..2)), rng.u32(..10), at)
+}
+
+/// Of few names, so that many meet.
+fn in_a_set_or_graph(rng: &mut fastrand::Rng, run: String) -> Op {
+    let name = |what: &str, rng: &mut fastrand::Rng, n: u32| format!("{what}{}", rng.u32(..n));
+    match rng.u32(..16) {
+        0..3 => Op::Collect(run, name("set", rng, 2), name("i", rng, 6)),
+        3 => Op::Uncollect(run, name("set", rng, 2), name("i", rng, 6)),
+        4 => Op::Uncollected(run, name("set", rng, 2)),
+        5..7 => Op::Level(run, name("e", rng, 2), rng.i64(..4)),
+        7 => {
+            let level = rng.u32(1..3);
+            Op::Cohort(run, format!("from-{level}"), level.into())
+        }
+        8..11 => observed(rng, run),
+        _ => {
+            let at = (1 << 50) - rng.u64(..1000);
+            let (graph, actor) = (name("graph", rng, 2), name("actor", rng, 2));
+            Op::Engage(run, graph, actor, name("i", rng, 6), at)
+        }
+    }
 }
 
 /// A transaction that may not fit a frame.

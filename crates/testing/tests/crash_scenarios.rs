@@ -44,8 +44,8 @@ fn run_crash_scenario(
                 scenario(runner)
             },
             |image| match (expected(point, crash, mode), image.in_flight) {
-                (Some(Expected::Absent), true) => Err("it is there already".into()),
-                (Some(Expected::Present), false) => Err("it is not there".into()),
+                (Expected::Absent, true) => Err("it is there already".into()),
+                (Expected::Present, false) => Err("it is not there".into()),
                 _ => Ok(()),
             },
         );
@@ -191,11 +191,11 @@ fn random_sequence(crash: CrashType, worker: bool, mode: DurabilityMode, seed: u
         let result = harness.run_scenario(|runner| {
             for n in 0..count {
                 if n == crash_at {
-                    let reached = CrashPoint::ALL.len() - CrashPoint::NOT_YET_REACHED.len();
-                    runner.arm(CrashPoint::ALL[rng.usize(..reached)], rng.u64(..3))?;
+                    let point = CrashPoint::ALL[rng.usize(..CrashPoint::ALL.len())];
+                    runner.arm(point, rng.u64(..3))?;
                 }
                 let key = format!("key-{}", rng.u32(..20));
-                runner.run(match rng.u32(..12) {
+                runner.run(match rng.u32(..16) {
                     0..5 => Operation::kv_put("run", &key, vec![7; rng.usize(..400)]),
                     5..7 => Operation::kv_delete("run", &key),
                     7 => Operation::event_append("run", "stream", &key),
@@ -204,6 +204,10 @@ fn random_sequence(crash: CrashType, worker: bool, mode: DurabilityMode, seed: u
                         let at = rng.u64(..1 << 40);
                         Operation::signal_record("run", "view", &key, rng.u32(..9), at)
                     }
+                    11 => Operation::collection_add("run", "set", &key),
+                    12 => Operation::level("run", &key, rng.u32(..9)),
+                    13 => Operation::cohort("run", "high", 4),
+                    14 => Operation::engage("run", "graph", "actor", &key, rng.u64(..1 << 40)),
                     _ => Operation::Checkpoint,
                 })?;
             }

@@ -2,7 +2,7 @@
 //!
 //! It is printed as it is found, so a diff of large runs takes little memory and begins at once.
 
-use steadfast::{Database, Difference, Differences, Entry, Version};
+use steadfast::{Database, Difference, Differences, Entry, Value, Version};
 
 use crate::args::DiffArgs;
 use crate::database::{open_to_look, read_around_damage};
@@ -94,19 +94,34 @@ fn name(entry: &Entry) -> String {
         Entry::Kv { key, .. } => format!("key {}", text(key)),
         Entry::Event { stream, event } => format!("event {}[{}]", text(stream), event.seq),
         Entry::State { cell, .. } => format!("cell {}", text(cell)),
+        Entry::Signal { name, entity, .. } => format!("signal {name} of {}", text(entity)),
+        Entry::Collection { name, item: None, .. } => format!("collection {name}"),
+        Entry::Collection { name, item: Some(item), .. } => {
+            format!("item {} of the collection {name}", text(item))
+        }
+        Entry::Attributes { entity, .. } => format!("attributes of {}", text(entity)),
+        Entry::Cohort { cohort, name, .. } => format!("signal {name} of the cohort {cohort}"),
+        Entry::Engaged { graph, actor, .. } => format!("{graph}, actor {}", text(actor)),
+        Entry::CoEngaged { graph, item, .. } => format!("{graph}, item {}", text(item)),
         _ => "entry".to_owned(),
     }
 }
 
 fn shown(entry: &Entry) -> String {
     let value = match entry {
-        Entry::Kv { value, .. } | Entry::State { value, .. } => value.as_ref(),
-        Entry::Event { event, .. } => Some(&event.payload),
+        Entry::Kv { value, .. } | Entry::State { value, .. } => value.clone(),
+        Entry::Event { event, .. } => Some(event.payload.clone()),
+        Entry::Attributes { attributes, .. } => attributes.clone().map(Value::Map),
+        Entry::Signal { signal: Some(signal), .. } | Entry::Cohort { signal: Some(signal), .. } => {
+            return format!("{} observations", signal.count);
+        }
+        Entry::Engaged { items: Some(items), .. } => return format!("{} items", items.len()),
+        Entry::CoEngaged { edges: Some(edges), .. } => return format!("{} edges", edges.len()),
         _ => None,
     };
     let mut text = String::new();
     if let Some(value) = value {
-        push_value(&mut text, value);
+        push_value(&mut text, &value);
     }
     if let Some((end, _)) = text.char_indices().nth(SHOWN_CHARS_MAX) {
         text.truncate(end);

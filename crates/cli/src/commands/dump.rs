@@ -10,11 +10,12 @@ use crate::database::{open_to_look, read_around_damage};
 use crate::entry::{RunLine, SignalDefinitionLine, end_to_json, entry_to_json};
 use crate::failure::{EXIT_DONE, Failure, Result};
 use crate::output::Output;
+use crate::sets_and_graphs::DefinitionLine;
 use crate::signal::definition_line;
 
 pub(crate) fn run(args: &DumpArgs) -> Result<u8> {
     let database = open_to_look(&args.dir)?;
-    let (view, definitions, runs) = read_around_damage(&database, || {
+    let (view, definitions, cohorts, graphs, runs) = read_around_damage(&database, || {
         let view = match args.at {
             Some(version) => database.view_at(Version(version))?,
             None => database.view()?,
@@ -23,13 +24,20 @@ pub(crate) fn run(args: &DumpArgs) -> Result<u8> {
         // made.
         let runs = view.list_runs()?;
         let definitions = view.signal_definitions()?;
-        Ok((view, definitions, runs))
+        let (cohorts, graphs) = (view.cohort_definitions()?, view.graph_definitions()?);
+        Ok((view, definitions, cohorts, graphs, runs))
     })?;
     let mut dump = Dump { view, history: args.history, output: Output::new(), lines: 0 };
     for defined in definitions {
         let DefinedSignal { name, definition, version, timestamp, .. } = defined;
         let line = SignalDefinitionLine { name, definition, version, timestamp };
         dump.line(&definition_line(&line))?;
+    }
+    for defined in cohorts {
+        dump.line(&DefinitionLine::from(defined).to_json())?;
+    }
+    for defined in graphs {
+        dump.line(&DefinitionLine::from(defined).to_json())?;
     }
     for info in &runs {
         dump.head(info)?;

@@ -60,9 +60,9 @@ fn versions(database: &Database, args: &HistoryArgs) -> Result<Vec<Entry>> {
             (Entry::Kv { key: name, .. }, false) | (Entry::State { cell: name, .. }, true) => {
                 name.as_slice().cmp(wanted)
             }
-            // Key-values come first, signals last.
-            (Entry::Signal { .. }, true) => Ordering::Greater,
-            (_, true) => Ordering::Less,
+            // Key-values come first, then events; all else comes behind the cells.
+            (Entry::Kv { .. } | Entry::Event { .. }, true) => Ordering::Less,
+            (_, true) => Ordering::Greater,
             (_, false) => Ordering::Greater,
         };
         match place {

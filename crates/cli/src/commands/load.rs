@@ -15,6 +15,7 @@ use crate::failure::{EXIT_DONE, Failure, Result};
 use crate::json::Object;
 use crate::lines::Lines;
 use crate::output::{Output, count};
+use crate::sets_and_graphs::DefinitionLine;
 
 pub(crate) fn run(args: &LoadArgs, json: bool) -> Result<u8> {
     let dump = Dump::read(open_input(args.input.as_deref())?)?;
@@ -93,7 +94,9 @@ impl Dump {
                     end = Some((version, entries));
                     Ok(())
                 }
-                DumpLine::Definition(SignalDefinitionLine { version, timestamp, .. }) => {
+                DumpLine::Definition(SignalDefinitionLine { version, timestamp, .. })
+                | DumpLine::Cohort(DefinitionLine { version, timestamp, .. })
+                | DumpLine::Graph(DefinitionLine { version, timestamp, .. }) => {
                     dump.lines.push(Line { version, timestamp, text });
                     Ok(())
                 }
@@ -206,6 +209,12 @@ impl Dump {
                     }
                     DumpLine::Definition(line) => {
                         restore.signal_definition(&line.name, &line.definition)?;
+                    }
+                    DumpLine::Cohort(line) => {
+                        restore.cohort_definition(&line.name, &line.definition)?;
+                    }
+                    DumpLine::Graph(line) => {
+                        restore.graph_definition(&line.name, &line.definition)?;
                     }
                     DumpLine::Entry { run, entry } => {
                         let known = match (runs.get(&run), self.forks.get(&run)) {

@@ -109,6 +109,10 @@ fn row_json(row: &RowName) -> String {
         Some(TypeTag::State) => "state",
         Some(TypeTag::Signal) => "signal",
         Some(TypeTag::Idempotency) => "idempotency",
+        Some(TypeTag::Collection) => "collection",
+        Some(TypeTag::Attributes) => "attributes",
+        Some(TypeTag::Cohort) => "cohort",
+        Some(TypeTag::Engagement) => "engagement",
         _ => "unknown",
     };
     let key = match row.primitive {

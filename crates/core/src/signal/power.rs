@@ -22,7 +22,7 @@ const SERIES: [f64; 14] = [
 /// `2^-x` for `x ≥ 0`, to a few units in the last place. What is below the smallest normal
 /// number is 0, and so is what there cannot be.
 #[inline]
-pub(super) fn half_to_the(x: f64) -> f64 {
+pub(crate) fn half_to_the(x: f64) -> f64 {
     if !(0.0..1022.0).contains(&x) {
         return 0.0;
     }

@@ -52,6 +52,10 @@ fn rules(retention: &RetentionPolicy) -> Vec<String> {
             TypeTag::Signal => "signals",
             TypeTag::Run => "the run index",
             TypeTag::Idempotency => "idempotency keys",
+            TypeTag::Collection => "collections",
+            TypeTag::Attributes => "attributes",
+            TypeTag::Cohort => "cohorts",
+            TypeTag::Engagement => "graphs",
         };
         format!("of {what}: {kept}")
     }));
