@@ -33,6 +33,10 @@ const GATHERED_RECORDS_MIN: usize = if cfg!(test) { 100 } else { 1 << 18 };
 /// More bytes than this do not wait: they are held beside what they supersede.
 const GATHERED_BYTES_MAX: usize = 256 << 20;
 
+/// Records that go in under one lock of a region at most: a new store is one region until some
+/// are in, and no thread should keep another out of it for long.
+const AT_ONCE: usize = if cfg!(test) { 50 } else { 1 << 15 };
+
 /// From this many records on, a leaf is built anew of its rows and them: inserting each one
 /// moves what is behind it.
 const MERGED_FROM: usize = LEAF_ROWS_MAX / 4;
@@ -245,7 +249,7 @@ impl Bulk<'_> {
         let mut rest = part.into_iter();
         while let Some(first) = rest.as_slice().first().map(|keyed| keyed.record.clone()) {
             self.store.directory.rebuild(first.key(), |leaves, high| {
-                let records = rest.as_slice();
+                let records = &rest.as_slice()[..rest.len().min(AT_ONCE)];
                 let in_region = match high.map(|high| End::new(self.prefix, high)) {
                     Some(end) => records.partition_point(|keyed| end.is_above(keyed)),
                     None => records.len(),
