@@ -21,8 +21,11 @@ use crate::{Result, lock};
 const PART: usize = if cfg!(test) { 16 } else { 4096 };
 
 /// The hash comes to know of rows many at once, for each alone would wait for a page of its own:
-/// of about an eighth of them, which the thread that is last may do alone, and of so many.
-const LATE: RangeInclusive<usize> = if cfg!(test) { 10..=80 } else { 1 << 14..=1 << 18 };
+/// of so many, and of a small share of all, since reads of them still go to the table.
+const LATE: RangeInclusive<usize> = if cfg!(test) { 10..=80 } else { 1 << 15..=1 << 18 };
+
+/// One in so many rows.
+const LATE_SHARE: usize = 32;
 
 /// Sections whose rows are in the leaves, and not yet in the hash.
 #[derive(Default)]
@@ -101,7 +104,7 @@ impl Inner {
                 last = self.beneath.count_laid(&sections, rows);
             }
             drop(laid);
-            let few = (rows_of(&sections) / 8).clamp(*LATE.start(), *LATE.end());
+            let few = (rows_of(&sections) / LATE_SHARE).clamp(*LATE.start(), *LATE.end());
             self.hash_late(&sections, if last || when == When::Now { 0 } else { few });
             if when == When::Now {
                 // What another thread has taken to hash is marked when it lets go.
