@@ -10,6 +10,7 @@ pub const VARINT_BYTES_MAX: usize = 10;
 
 /// Appends `n` as a variable-length integer: seven bits a byte, lowest first, the high bit
 /// set on every byte but the last (LEB128).
+#[inline]
 pub fn put_varint(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push((n & 0x7f) as u8 | 0x80);
@@ -24,6 +25,7 @@ pub const fn varint_len(n: u64) -> usize {
 }
 
 /// Appends the length of `bytes` as a variable-length integer, then the bytes.
+#[inline]
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
@@ -44,11 +46,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// The position, counted from the start.
+    #[inline]
     pub const fn at(&self) -> usize {
         self.at
     }
 
     /// How many bytes are left.
+    #[inline]
     pub const fn left(&self) -> usize {
         self.bytes.len() - self.at
     }
@@ -94,11 +98,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// A little-endian `u32`.
+    #[inline]
     pub fn u32(&mut self) -> Result<u32> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
     /// A little-endian `u64`.
+    #[inline]
     pub fn u64(&mut self) -> Result<u64> {
         Ok(u64::from_le_bytes(self.array()?))
     }
@@ -142,6 +148,7 @@ impl<'a> Cursor<'a> {
 
     /// A variable-length integer that counts bytes or items still to come, so it is at most
     /// [`Cursor::left`]: nothing is allocated for a length that cannot be true.
+    #[inline]
     pub fn length(&mut self) -> Result<usize> {
         let start = self.at;
         let n = self.varint()?;
@@ -155,6 +162,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Bytes with their length in front.
+    #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
         let n = self.length()?;
         self.take(n)
@@ -171,6 +179,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// All that is left.
+    #[inline]
     pub fn rest(&mut self) -> &'a [u8] {
         let rest = &self.bytes[self.at..];
         self.at = self.bytes.len();

@@ -46,11 +46,13 @@ impl RecordBuilder {
     /// # Panics
     ///
     /// If `key_len` is above the limit of stored keys or above the length of the slice.
+    #[inline]
     pub fn put(&self, key_and_value: &[u8], key_len: usize) -> Record {
         self.build(key_and_value, key_len, Kind::Value)
     }
 
     /// A tombstone: from this version on the key is not there.
+    #[inline]
     pub fn tombstone(&self, key: &[u8]) -> Record {
         self.build(key, key.len(), Kind::Tombstone)
     }
@@ -65,6 +67,7 @@ impl RecordBuilder {
         self.build(key_and_delta, key_len, Kind::Delta)
     }
 
+    #[inline]
     fn build(&self, bytes: &[u8], key_len: usize, kind: Kind) -> Record {
         assert!(key_len <= bytes.len(), "a record's key lies inside its bytes");
         let header = Header {
@@ -79,6 +82,7 @@ impl RecordBuilder {
 }
 
 impl Record {
+    #[inline]
     fn header(&self) -> &Header {
         &self.0.header.header
     }

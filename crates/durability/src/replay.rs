@@ -1,8 +1,8 @@
 //! Applies the valid part of a log to a [`ReplayTarget`].
 //!
-//! The log is read in order, in bounded pieces. Records are handed over in runs; while the
-//! target takes one run, the next is read and checked on another thread. Streamed
-//! transactions are staged until their commit frame is there.
+//! The log is read in order, in bounded pieces. Writes are handed over in runs; while one thread
+//! makes records of a run and the target takes them, the next is read and checked on another.
+//! Streamed transactions are staged until their commit frame is there.
 
 use std::collections::HashMap;
 use std::sync::mpsc;
@@ -11,18 +11,19 @@ use steadfast_core::codec::Cursor;
 use steadfast_core::limits::{NAMESPACES_MAX, STAGED_BYTES_MAX, STREAMS_OPEN_MAX, VERSION_MAX};
 use steadfast_core::{
     Namespace, NamespaceId, Record, RecordBuilder, ReplayTarget, Sabotage, Timestamp, Version,
-    WriteKind, WriteSet, sabotaged,
+    Write, WriteKind, WriteSet, sabotaged,
 };
 
 use crate::error::Result;
 use crate::progress::unheard;
+use crate::room::Room;
 use crate::wal::chain::{Beside, Wal};
 use crate::wal::frame::{Frame, split_body};
 
-/// A run is handed over when it has this many records …
-const RUN_RECORDS: usize = 1 << 16;
-/// … or this many bytes of keys and values.
-const RUN_BYTES: usize = 64 << 20;
+/// A run is handed over when it has this many writes …
+const RUN_WRITES: usize = 1 << 16;
+/// … or this many bytes of them. A few runs are in memory twice, as bytes and as records.
+const RUN_BYTES: usize = 8 << 20;
 
 /// What replaying a log found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,12 +80,77 @@ pub(crate) struct Base {
     pub(crate) namespaces: Vec<(NamespaceId, Namespace)>,
 }
 
-/// Takes groups in log order and turns them into runs of records.
+/// The writes of committed transactions, checked, as the log has them.
+#[derive(Default)]
+struct Run {
+    bytes: Vec<u8>,
+    /// Version and time of each, and where its writes end.
+    txns: Vec<(Version, Timestamp, usize)>,
+    writes: usize,
+}
+
+impl Run {
+    /// Empty, with room for as much as this one.
+    fn next(&self) -> Self {
+        let bytes = Vec::with_capacity(self.bytes.len());
+        Self { bytes, txns: Vec::with_capacity(self.txns.len()), writes: 0 }
+    }
+
+    fn push(&mut self, version: Version, timestamp: Timestamp, writes: &[u8], count: usize) {
+        self.bytes.extend_from_slice(writes);
+        self.txns.push((version, timestamp, self.bytes.len()));
+        self.writes += count;
+    }
+
+    /// As it was when it had so many transactions and writes.
+    fn truncate(&mut self, txns: usize, writes: usize) {
+        self.txns.truncate(txns);
+        self.bytes.truncate(self.txns.last().map_or(0, |txn| txn.2));
+        self.writes = writes;
+    }
+
+    /// The records that its writes leave.
+    fn records(&self) -> Vec<Record> {
+        let mut records = Vec::with_capacity(self.writes);
+        let (mut start, mut room) = (0, Room::default());
+        for (version, timestamp, end) in self.txns.iter().copied() {
+            for write in replayed(&self.bytes[start..end]) {
+                let write = write.expect("it was read once already");
+                room.take(1, write.key().len() + write.value_bytes().len());
+                let mut record = write.record(version, timestamp);
+                if record.expiry().is_some() && sabotaged(Sabotage::ExpiryNotReplayed) {
+                    let bytes = [record.key(), record.value_bytes()].concat();
+                    let builder = RecordBuilder { version, timestamp, expiry: None };
+                    record = builder.put(&bytes, record.key().len());
+                }
+                if sabotaged(Sabotage::ApplyTwice) {
+                    records.push(write.record(version.next(), timestamp));
+                }
+                records.push(record);
+            }
+            if sabotaged(Sabotage::DropLastWrite) {
+                records.pop();
+            }
+            start = end;
+        }
+        records
+    }
+}
+
+/// The writes of a transaction that are replayed.
+fn replayed(writes: &[u8]) -> impl Iterator<Item = steadfast_core::Result<Write<'_>>> {
+    let first = usize::from(sabotaged(Sabotage::DropFirstWrite));
+    WriteSet::writes_in(writes).skip(first).filter(|write| {
+        let deletes = matches!(write, Ok(write) if write.kind == WriteKind::Delete);
+        !(deletes && sabotaged(Sabotage::DeleteNotReplayed))
+    })
+}
+
+/// Takes groups in log order and turns them into runs.
 pub(crate) struct Applier<'a> {
     target: &'a dyn ReplayTarget,
-    hand_over: &'a mut dyn FnMut(Vec<Record>),
-    run: Vec<Record>,
-    run_bytes: usize,
+    hand_over: &'a mut dyn FnMut(Run),
+    run: Run,
     staged: HashMap<u64, Staged>,
     staged_bytes: usize,
     namespaces: HashMap<NamespaceId, Namespace>,
@@ -125,11 +191,16 @@ pub(crate) fn replay_into<T>(
     read: impl FnOnce(&mut Applier<'_>) -> Result<T>,
 ) -> Result<(T, Replayed)> {
     std::thread::scope(|scope| {
-        let mut sender: Option<mpsc::SyncSender<Vec<Record>>> = None;
-        let mut hand_over = |run: Vec<Record>| {
+        let mut sender: Option<mpsc::SyncSender<Run>> = None;
+        let mut hand_over = |run: Run| {
             let sender = sender.get_or_insert_with(|| {
-                let (sender, receiver) = mpsc::sync_channel::<Vec<Record>>(1);
-                scope.spawn(move || receiver.into_iter().for_each(|run| target.apply(run)));
+                let (sender, receiver) = mpsc::sync_channel::<Run>(1);
+                let apply = move |run: Run| {
+                    let records = run.records();
+                    drop(run);
+                    target.apply(records);
+                };
+                scope.spawn(move || receiver.into_iter().for_each(apply));
                 sender
             });
             sender.send(run).expect("the thread that applies runs ends after this one");
@@ -137,8 +208,7 @@ pub(crate) fn replay_into<T>(
         let mut applier = Applier {
             target,
             hand_over: &mut hand_over,
-            run: Vec::new(),
-            run_bytes: 0,
+            run: Run::default(),
             staged: HashMap::new(),
             staged_bytes: 0,
             namespaces: base.namespaces.iter().cloned().collect(),
@@ -155,7 +225,7 @@ pub(crate) fn replay_into<T>(
         let result = read(&mut applier)?;
         let (last_run, replayed) = applier.finish();
         match &sender {
-            None => target.apply(last_run),
+            None => target.apply(last_run.records()),
             Some(sender) => sender.send(last_run).expect("as above"),
         }
         Ok((result, replayed))
@@ -176,20 +246,18 @@ impl Applier<'_> {
         count: u16,
         bytes: u64,
     ) -> std::result::Result<(), Undecodable> {
-        let before = (self.stats, self.run.len(), self.run_bytes);
+        let before = (self.stats, self.run.txns.len(), self.run.writes);
         let newest = self.newest;
         if let Err(error) = self.frames(frames, count) {
             self.newest = newest;
             self.stats = before.0;
-            self.run.truncate(before.1);
-            self.run_bytes = before.2;
+            self.run.truncate(before.1, before.2);
             return Err(error);
         }
         self.stats.groups += 1;
         self.stats.bytes += bytes;
-        if self.run.len() >= RUN_RECORDS || self.run_bytes >= RUN_BYTES {
-            let next = Vec::with_capacity(self.run.len());
-            self.run_bytes = 0;
+        if self.run.writes >= RUN_WRITES || self.run.bytes.len() >= RUN_BYTES {
+            let next = self.run.next();
             (self.hand_over)(std::mem::replace(&mut self.run, next));
         }
         Ok(())
@@ -226,7 +294,7 @@ impl Applier<'_> {
         }
     }
 
-    fn finish(mut self) -> (Vec<Record>, Replayed) {
+    fn finish(mut self) -> (Run, Replayed) {
         self.life_ends();
         if self.stats.orphaned_entries > 0 {
             let n = self.stats.orphaned_entries;
@@ -314,31 +382,15 @@ impl Applier<'_> {
             self.stats.txns_covered += 1;
             return Ok(());
         }
-        let first = usize::from(sabotaged(Sabotage::DropFirstWrite));
-        for write in WriteSet::writes_in(writes).skip(first) {
-            let write = write?;
-            if write.kind == WriteKind::Delete && sabotaged(Sabotage::DeleteNotReplayed) {
-                continue;
-            }
-            match write.kind {
+        let mut count = 0;
+        for write in replayed(writes) {
+            match write?.kind {
                 WriteKind::Put | WriteKind::Delta => self.stats.writes_applied += 1,
                 WriteKind::Delete => self.stats.deletes_applied += 1,
             }
-            let mut record = write.record(version, timestamp);
-            if record.expiry().is_some() && sabotaged(Sabotage::ExpiryNotReplayed) {
-                let bytes = [record.key(), record.value_bytes()].concat();
-                let builder = RecordBuilder { version, timestamp, expiry: None };
-                record = builder.put(&bytes, record.key().len());
-            }
-            if sabotaged(Sabotage::ApplyTwice) {
-                self.run.push(write.record(version.next(), timestamp));
-            }
-            self.run_bytes += record.payload_bytes();
-            self.run.push(record);
+            count += 1;
         }
-        if sabotaged(Sabotage::DropLastWrite) {
-            self.run.pop();
-        }
+        self.run.push(version, timestamp, writes, count);
         self.stats.txns_applied += 1;
         self.stats.final_version = version;
         self.stats.final_timestamp = self.stats.final_timestamp.max(timestamp);

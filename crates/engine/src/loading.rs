@@ -119,7 +119,7 @@ impl Loading {
     }
 
     fn load(&self, section: usize, store: &UnifiedStore, sources: &Sources<'_>) {
-        let result = store.load_section(section).map(drop);
+        let result = store.load_section_late(section).map(drop);
         let mut state = self.lock();
         match result {
             Ok(()) => state.loaded += 1,

@@ -35,6 +35,8 @@ pub(crate) struct Beneath {
     /// How much there was to load, and how much is: these stay when the table is gone.
     total: AtomicUsize,
     loaded: AtomicUsize,
+    /// Those whose rows are in the leaves at least.
+    laid: AtomicUsize,
     rows: AtomicUsize,
 }
 
@@ -46,8 +48,8 @@ pub(crate) struct Sections {
 
 #[derive(Default)]
 struct SectionState {
-    /// Held by who loads it.
-    loading: Mutex<()>,
+    /// Held by who loads it: whether its rows are in the leaves.
+    laid: Mutex<bool>,
     loaded: AtomicBool,
     /// Whether anything is in `deltas`.
     waiting: AtomicBool,
@@ -75,6 +77,7 @@ impl Beneath {
             sections: ArcSwapOption::empty(),
             total: AtomicUsize::new(0),
             loaded: AtomicUsize::new(0),
+            laid: AtomicUsize::new(0),
             rows: AtomicUsize::new(0),
         }
     }
@@ -110,14 +113,19 @@ impl Beneath {
         self.sections.load_full()
     }
 
-    /// Marks a section whose rows are all in memory. Returns whether it was the last one.
-    pub(crate) fn mark_loaded(&self, sections: &Sections, section: usize, rows: usize) -> bool {
+    /// Counts a section whose rows are in the leaves. Returns whether it was the last one.
+    pub(crate) fn count_laid(&self, sections: &Sections, rows: usize) -> bool {
         self.rows.fetch_add(rows, Ordering::AcqRel);
+        self.laid.fetch_add(1, Ordering::AcqRel) + 1 == sections.states.len()
+    }
+
+    /// Marks a section whose rows are all in memory. Returns whether it was the last one.
+    pub(crate) fn mark_loaded(&self, sections: &Sections, section: usize) -> bool {
         sections.states[section].loaded.store(true, Ordering::Release);
         self.loaded.fetch_add(1, Ordering::AcqRel) + 1 == sections.states.len()
     }
 
-    /// Lets go of the table, all of which is in memory: the hash of it too.
+    /// Lets go of the table, all of whose sections are marked.
     pub(crate) fn let_go(&self) {
         self.attached.store(false, Ordering::Release);
         self.sections.store(None);
@@ -155,9 +163,9 @@ impl Sections {
         std::mem::take(&mut *lock::lock(&self.states[section].deltas))
     }
 
-    /// What is locked by who loads a section.
-    pub(crate) fn loading(&self, section: usize) -> &Mutex<()> {
-        &self.states[section].loading
+    /// What is locked by who loads a section: whether its rows are in the leaves.
+    pub(crate) fn laid(&self, section: usize) -> &Mutex<bool> {
+        &self.states[section].laid
     }
 
     /// The section that is responsible for a place.

@@ -33,6 +33,10 @@ const GATHERED_RECORDS_MIN: usize = if cfg!(test) { 100 } else { 1 << 18 };
 /// More bytes than this do not wait: they are held beside what they supersede.
 const GATHERED_BYTES_MAX: usize = 256 << 20;
 
+/// Records that go in under one lock of a region at most: a new store is one region until some
+/// are in, and no thread should keep another out of it for long.
+const AT_ONCE: usize = if cfg!(test) { 50 } else { 1 << 15 };
+
 /// From this many records on, a leaf is built anew of its rows and them: inserting each one
 /// moves what is behind it.
 const MERGED_FROM: usize = LEAF_ROWS_MAX / 4;
@@ -195,8 +199,10 @@ fn wide_head(bytes: &[u8]) -> u128 {
 /// What most of the records' keys begin with: the less is left of a key, the more of it is in its
 /// head.
 fn prefix_of_most(records: &[Record]) -> Vec<u8> {
+    // Spread unevenly: the writes of a transaction may be in order, and transactions of one size.
+    let place = |n: usize| (n.wrapping_mul(0x9e37_79b9) >> 7) % records.len().max(1);
     let mut sample: Vec<_> =
-        records.iter().step_by(records.len() / 64 + 1).map(Record::key).collect();
+        (0..64).filter_map(|n| records.get(place(n))).map(Record::key).collect();
     sample.sort_unstable();
     let eighth = sample.len() / 8;
     let (Some(low), Some(high)) = (sample.get(eighth), sample.iter().rev().nth(eighth)) else {
@@ -246,7 +252,7 @@ impl Bulk<'_> {
         let mut rest = part.into_iter();
         while let Some(first) = rest.as_slice().first().map(|keyed| keyed.record.clone()) {
             self.store.directory.rebuild(first.key(), |leaves, high| {
-                let records = rest.as_slice();
+                let records = &rest.as_slice()[..rest.len().min(AT_ONCE)];
                 let in_region = match high.map(|high| End::new(self.prefix, high)) {
                     Some(end) => records.partition_point(|keyed| end.is_above(keyed)),
                     None => records.len(),

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use steadfast_core::signal::fold;
 use steadfast_core::{Key, NamespaceId, Place, Record, TypeTag, Version};
 
+use crate::load::When;
 use crate::store::Inner;
 use crate::{Result, lock};
 
@@ -24,7 +25,7 @@ impl Inner {
         if let Some(sections) = self.beneath.sections() {
             let section = sections.section_at(Place::At(key));
             if !sections.is_loaded(section) {
-                self.load_from_table(section)?;
+                self.load_from_table(section, When::Now)?;
             }
         }
         Ok(())
@@ -45,6 +46,7 @@ impl Inner {
         if !run.iter().any(is_of_a_signal) {
             return run;
         }
+        self.catch_up();
         let mut folding = lock::lock(&self.folding);
         let mut out = Vec::with_capacity(run.len());
         for record in run {

@@ -15,9 +15,11 @@
 //! # Locks
 //!
 //! In the order in which they may be taken: the store's writer, the gathered runs of a replay,
-//! a section of the table beneath while it is loaded, the directory's growth, a region, a leaf,
-//! the rules of retention, a shard of the hash, the registry of views, the garbage. No caller's
-//! code runs while one of them is held, except that loading a section reads it from the table.
+//! a section of the table beneath while it is loaded, the sections that wait for the hash, the
+//! hashing of some (shared, and held while the hash is told), the directory's growth, a region, a
+//! leaf, the rules of retention, a shard of the hash, the registry of views, the garbage. No
+//! caller's code runs while one of them is held, except that loading a section reads it from the
+//! table.
 
 mod beneath;
 mod bulk;

@@ -2,16 +2,17 @@
 //!
 //! A section's rows are in order already, so they are laid into the leaves part by part: where
 //! memory has nothing, leaves are built of them as they are. Readers and commits wait for one
-//! part at most. The hash comes to know of the rows later, many at once; until the table is let
-//! go, what it does not know is looked for in the leaves.
+//! part at most. The hash comes to know of the rows of several sections at once, and only then
+//! are these marked as loaded; until then the table goes on answering for them.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
+use std::sync::{Mutex, RwLock};
 
 use steadfast_core::signal::fold;
 use steadfast_core::{Record, SortedTable};
 
-use crate::beneath::LoadProgress;
+use crate::beneath::{LoadProgress, Sections};
 use crate::points::Changes;
 use crate::store::Inner;
 use crate::{Result, lock};
@@ -20,8 +21,34 @@ use crate::{Result, lock};
 const PART: usize = if cfg!(test) { 16 } else { 4096 };
 
 /// The hash comes to know of rows many at once, for each alone would wait for a page of its own:
-/// of about an eighth of them, which the thread that is last may do alone, and of so many.
-const LATE: RangeInclusive<usize> = if cfg!(test) { 40..=80 } else { 1 << 14..=1 << 18 };
+/// of so many, and of a small share of all, since reads of them still go to the table.
+const LATE: RangeInclusive<usize> = if cfg!(test) { 10..=80 } else { 1 << 15..=1 << 18 };
+
+/// One in so many rows.
+const LATE_SHARE: usize = 32;
+
+/// Sections whose rows are in the leaves, and not yet in the hash.
+#[derive(Default)]
+pub(crate) struct Late {
+    waiting: Mutex<Waiting>,
+    /// Held, shared, by who tells the hash and marks sections.
+    hashing: RwLock<()>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    sections: Vec<usize>,
+    changes: Changes,
+}
+
+/// When a section that is loaded is to be marked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Before the call returns.
+    Now,
+    /// With others.
+    Later,
+}
 
 /// What loading a section did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,54 +62,88 @@ pub struct LoadedSection {
 
 impl Inner {
     /// Takes a section in from the table, which has its rows in order.
-    pub(crate) fn load_from_table(&self, section: usize) -> Result<LoadedSection> {
-        self.load(section, |table, _| Ok(table.section(section)?))
+    pub(crate) fn load_from_table(&self, section: usize, when: When) -> Result<LoadedSection> {
+        self.load(section, when, |table| Ok((table.section(section)?, true)))
     }
 
     /// Takes in the rows of a section that were found elsewhere, in any order.
     pub(crate) fn supply(&self, section: usize, rows: Vec<Record>) -> LoadedSection {
-        let supplied = |_: &dyn SortedTable, in_order: &mut bool| {
-            *in_order = false;
-            Ok(rows)
-        };
-        self.load(section, supplied).expect("no table is read")
+        self.load(section, When::Now, |_| Ok((rows, false))).expect("no table is read")
     }
 
-    /// Takes in the rows of a section, which `read` gives, and says if they are not in order.
+    /// Takes in the rows of a section, which `read` gives, with whether they are in order.
     fn load(
         &self,
         section: usize,
-        read: impl FnOnce(&dyn SortedTable, &mut bool) -> Result<Vec<Record>>,
+        when: When,
+        read: impl FnOnce(&dyn SortedTable) -> Result<(Vec<Record>, bool)>,
     ) -> Result<LoadedSection> {
         let mut rows = 0;
         if let Some(sections) = self.beneath.sections() {
-            // Who comes second waits, and finds it loaded.
-            let _loading = lock::lock(sections.loading(section));
-            if !sections.is_loaded(section) {
-                let mut in_order = true;
-                let mut records = read(&*sections.table, &mut in_order)?;
+            // Who comes second waits, and finds it laid.
+            let mut laid = lock::lock(sections.laid(section));
+            let mut last = false;
+            if !*laid {
+                let (mut records, mut in_order) = read(&*sections.table)?;
                 self.note_forks_in(&records);
                 rows = records.len();
                 in_order &= !fold_waiting(&mut records, sections.take_deltas(section));
                 if !in_order {
                     sort(&mut records);
                 }
-                let total = usize::try_from(sections.table.rows()).unwrap_or(usize::MAX);
                 // Each may be the only version of its key. A table that lies about them must
                 // not take memory for it.
-                self.points.expect(total.min(rows * self.beneath.progress().sections * 2));
-                let few = (total / 8).clamp(*LATE.start(), *LATE.end());
-                self.hash_late(self.insert_section(records), few);
-                if self.beneath.mark_loaded(&sections, section, rows) {
-                    // Everybody has marked theirs after hashing what they had taken to hash.
-                    self.hash_late(Changes::default(), 0);
-                    self.beneath.let_go();
-                    self.garbage.let_tombstones_stay(false);
-                    self.prune_waiting(usize::MAX);
-                }
+                let most = rows * self.beneath.progress().sections * 2;
+                self.points.expect(rows_of(&sections).min(most));
+                let mut changes = self.insert_section(records);
+                *laid = true;
+                let mut waiting = lock::lock(&self.late.waiting);
+                waiting.sections.push(section);
+                waiting.changes.append(&mut changes);
+                drop(waiting);
+                // Counted behind that: with the last one, all are waiting or have been.
+                last = self.beneath.count_laid(&sections, rows);
+            }
+            drop(laid);
+            let few = (rows_of(&sections) / LATE_SHARE).clamp(*LATE.start(), *LATE.end());
+            self.hash_late(&sections, if last || when == When::Now { 0 } else { few });
+            if when == When::Now {
+                // What another thread has taken to hash is marked when it lets go.
+                drop(lock::write(&self.late.hashing));
             }
         }
         Ok(LoadedSection { rows, progress: self.beneath.progress() })
+    }
+
+    /// Marks all sections whose rows are in the leaves.
+    pub(crate) fn catch_up(&self) {
+        if let Some(sections) = self.beneath.sections() {
+            self.hash_late(&sections, 0);
+            drop(lock::write(&self.late.hashing));
+        }
+    }
+
+    /// Tells the hash of rows that are in the leaves, if there are more than `few`, and marks
+    /// their sections. No key goes from its leaf before, for tombstones stay while a table is
+    /// beneath.
+    fn hash_late(&self, sections: &Sections, few: usize) {
+        let mut waiting = lock::lock(&self.late.waiting);
+        if waiting.sections.is_empty() || waiting.changes.len() < few {
+            return;
+        }
+        let _hashing = lock::read(&self.late.hashing);
+        let mut taken = std::mem::take(&mut *waiting);
+        drop(waiting);
+        self.points.change_all(&mut taken.changes);
+        let mut last = false;
+        for section in taken.sections {
+            last |= self.beneath.mark_loaded(sections, section);
+        }
+        if last {
+            self.beneath.let_go();
+            self.garbage.let_tombstones_stay(false);
+            self.prune_waiting(usize::MAX);
+        }
     }
 
     /// Lays rows in order into the leaves. Returns what that changes in the hash.
@@ -95,18 +156,10 @@ impl Inner {
         }
         late
     }
+}
 
-    /// Tells the hash of rows that are in the leaves, once there are more than `few`. No key goes
-    /// from its leaf before, for tombstones stay while a table is beneath.
-    fn hash_late(&self, mut changes: Changes, few: usize) {
-        let mut late = lock::lock(&self.late);
-        late.append(&mut changes);
-        if late.len() > few {
-            let mut all = std::mem::take(&mut *late);
-            drop(late);
-            self.points.change_all(&mut all);
-        }
-    }
+fn rows_of(sections: &Sections) -> usize {
+    usize::try_from(sections.table.rows()).unwrap_or(usize::MAX)
 }
 
 /// Brings rows into the order of a table.
@@ -144,6 +197,15 @@ fn part_of(records: &[Record]) -> usize {
     let Some((part, rest)) = records.split_at_checked(PART) else { return records.len() };
     let last = part.last().expect("a part is not empty").key();
     PART + rest.iter().take_while(|record| record.key() == last).count()
+}
+
+#[cfg(test)]
+impl Late {
+    /// The keys that the hash may not know.
+    pub(crate) fn keys(&self) -> HashSet<Vec<u8>> {
+        let waiting = lock::lock(&self.waiting);
+        waiting.changes.records().map(|record| record.key().to_vec()).collect()
+    }
 }
 
 #[cfg(test)]

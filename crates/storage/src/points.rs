@@ -2,8 +2,8 @@
 //!
 //! An entry is changed while the leaf of its key is locked, so it always is the newest record
 //! of that leaf's row. Only rows that are loaded from a table come later than that, many at once,
-//! while whoever misses them here looks into the leaf. The hash is seeded at random, so that no
-//! one can choose keys that collide.
+//! while the table still answers for them. The hash is seeded at random, so that no one can choose
+//! keys that collide.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;

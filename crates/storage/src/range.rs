@@ -14,6 +14,7 @@ use crate::beneath::Sections;
 use crate::chain::Chain;
 use crate::directory::{Directory, Seek};
 use crate::leaf::{LEAF_ROWS_MAX, Leaf};
+use crate::load::When;
 use crate::merge::{Select, copy_for_merge, holds, merge, rows_within};
 use crate::{Error, Result, View};
 
@@ -124,7 +125,7 @@ impl Range {
         };
         let section = sections.section_at(place);
         if sections.has_waiting(section) {
-            self.view.store().inner.load_from_table(section)?;
+            self.view.store().inner.load_from_table(section, When::Now)?;
         }
         let mut end = sections.high_of(section);
         let slice = if sections.is_loaded(section) {
@@ -179,7 +180,7 @@ impl Range {
         };
         let section = sections.section_at(place);
         if sections.has_waiting(section) {
-            self.view.store().inner.load_from_table(section)?;
+            self.view.store().inner.load_from_table(section, When::Now)?;
         }
         let mut begin = sections.low_of(section);
         let slice = if sections.is_loaded(section) {

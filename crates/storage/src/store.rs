@@ -23,7 +23,8 @@ use crate::directory::{Directory, Seek};
 use crate::fold::Folding;
 use crate::garbage::Garbage;
 use crate::leaf::{Inserted, Pruned};
-use crate::points::{Changes, Points, Probe};
+use crate::load::{Late, When};
+use crate::points::{Points, Probe};
 use crate::registry::Registry;
 use crate::rules::{Ruled, Rules};
 use crate::{LoadedSection, Result, StoreStats, Trimmed, View, lock};
@@ -54,8 +55,7 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     pub(crate) garbage: Garbage,
     pub(crate) gathered: Mutex<Gathered>,
-    /// Rows of the table beneath that are in the leaves and that the hash does not know yet.
-    pub(crate) late: Mutex<Changes>,
+    pub(crate) late: Late,
     pub(crate) folding: Mutex<Folding>,
     /// Records of forks that have left the store.
     pub(crate) dropped_forks: Mutex<Vec<Fork>>,
@@ -93,7 +93,7 @@ impl UnifiedStore {
             registry: Registry::new(),
             garbage: Garbage::new(),
             gathered: Mutex::default(),
-            late: Mutex::default(),
+            late: Late::default(),
             folding: Mutex::default(),
             dropped_forks: Mutex::default(),
             writer: Mutex::new(()),
@@ -310,7 +310,14 @@ impl UnifiedStore {
     ///
     /// If the table has no such section.
     pub fn load_section(&self, section: usize) -> Result<LoadedSection> {
-        self.inner.load_from_table(section)
+        self.inner.load_from_table(section, When::Now)
+    }
+
+    /// As [`load_section`](Self::load_section), and quicker where many sections are loaded:
+    /// memory may come to answer for it only with some that are loaded after it, with the last
+    /// one at the latest.
+    pub fn load_section_late(&self, section: usize) -> Result<LoadedSection> {
+        self.inner.load_from_table(section, When::Later)
     }
 
     /// Takes the rows of a section that were found elsewhere, in any order.
@@ -437,34 +444,28 @@ impl Inner {
         at: impl Fn() -> Version,
     ) -> Result<Option<Record>> {
         let memory_has_all = self.beneath.is_nothing();
-        let found = match self.points.probe(key, &at) {
-            Probe::Found(record) => Some(record),
-            Probe::Absent => None,
-            Probe::Newer => self.newest_in_leaf(&key.to_vec(), &at),
-        };
+        let found = self.newest_in_memory(key, &at);
         if found.is_some() || memory_has_all {
             return Ok(found);
         }
         self.newest_beneath(key, &at)
     }
 
-    /// The same of what memory has.
+    #[inline(always)]
     pub(crate) fn newest_in_memory(
         &self,
         key: KeyRef<'_>,
         at: &impl Fn() -> Version,
     ) -> Option<Record> {
-        let memory_has_all = self.beneath.is_nothing();
         match self.points.probe(key, at) {
+            Probe::Absent => None,
             Probe::Found(record) => Some(record),
-            Probe::Absent if memory_has_all => None,
-            // The hash does not know yet of every row that is loaded.
-            Probe::Absent | Probe::Newer => self.newest_in_leaf(&key.to_vec(), at),
+            Probe::Newer => self.older_in_memory(&key.to_vec(), at),
         }
     }
 
     #[cold]
-    fn newest_in_leaf(&self, key: &[u8], at: &impl Fn() -> Version) -> Option<Record> {
+    fn older_in_memory(&self, key: &[u8], at: &impl Fn() -> Version) -> Option<Record> {
         self.directory.read(Seek::At(key), |found| {
             let row = found.leaf.find(key).ok()?;
             found.leaf.chain(row).newest_at(at()).cloned()
@@ -479,7 +480,7 @@ impl Inner {
             let stored = &*key.to_vec();
             let section = sections.section_at(Place::At(stored));
             if sections.has_waiting(section) {
-                self.load_from_table(section)?;
+                self.load_from_table(section, When::Now)?;
             } else if !sections.is_loaded(section) {
                 return Ok(sections.table.get(stored, at())?);
             }

@@ -9,14 +9,13 @@ mod replay;
 mod retention;
 mod table;
 
-use std::collections::HashSet;
 use std::num::NonZeroU32;
 
 use steadfast_core::{Record, RecordBuilder, Retention, Timestamp, Version};
 
+use crate::UnifiedStore;
 use crate::directory::Seek;
 use crate::points::Probe;
-use crate::{UnifiedStore, lock};
 
 const NOW: Timestamp = Timestamp::from_micros(1_000);
 
@@ -86,8 +85,7 @@ fn contents(store: &UnifiedStore) -> Vec<(Vec<u8>, Vec<Record>)> {
 fn check_indexes(store: &UnifiedStore) {
     let rows = contents(store);
     assert!(rows.is_sorted_by(|a, b| a.0 < b.0), "keys ascend, each is there once");
-    let late = lock::lock(&store.inner.late);
-    let late: HashSet<&[u8]> = late.records().map(Record::key).collect();
+    let late = store.inner.late.keys();
     assert!(late.is_empty() || !store.is_loaded(), "what is late comes before the table goes");
     let mut unhashed = 0;
     for (key, records) in &rows {

@@ -573,7 +573,7 @@ proptest! {
                     views.swap_remove(which % views.len());
                 }
                 Step::Load { which } if loads && model.table.sections() > 0 => {
-                    model.store.load_section(which % model.table.sections()).unwrap();
+                    model.store.load_section_late(which % model.table.sections()).unwrap();
                 }
                 Step::SetPolicy { which } if changes => {
                     for section in 0..model.table.sections() {

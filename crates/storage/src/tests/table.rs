@@ -388,7 +388,7 @@ fn views_are_stable_while_two_threads_load_and_one_commits() {
                         } else {
                             i
                         };
-                        store.load_section(section).unwrap();
+                        store.load_section_late(section).unwrap();
                     }
                 });
             }
