@@ -170,7 +170,7 @@ impl Transaction {
         let pipeline = self.database.pipeline()?.clone();
         pipeline.submit(Submission {
             writes,
-            namespaces,
+            namespaces: namespaces.into(),
             reads: if fixed.is_some() { None } else { Some(reads) },
             level: self.level,
             fixed,
