@@ -130,7 +130,8 @@ fn transfers(c: &mut Criterion, many: &str, accounts: u64) {
     const RETRIES: &str = "transfers begun again, of 1000";
     let scratch = Scratch::new("commit-transfers");
     let bare = LazyCell::new(|| {
-        let balances = HashMap::from_iter((0..accounts).map(|id| (data::key(id), 1_u64 << 40)));
+        let balances = (0..accounts).map(|id| (data::key(id), 1_u64 << 40));
+        let balances: HashMap<_, _> = balances.collect();
         (Mutex::new(balances), WrittenFile::create(&scratch.join("written")))
     });
     let ours = LazyCell::new(|| {
