@@ -7,6 +7,9 @@
 mod support;
 
 use std::cell::LazyCell;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use criterion::Criterion;
@@ -24,6 +27,7 @@ const PWRITE: &str = "limit-pwrite-fdatasync";
 const DIRECT: &str = "limit-direct-own-blocks";
 const GROUP: &str = "limit-group-commit";
 const WRITE: &str = "limit-one-write";
+const LOCKED: &str = "limit-one-lock-one-write";
 const OURS: &str = "steadfast";
 
 fn main() {
@@ -37,6 +41,8 @@ fn main() {
     for threads in [1, 2] {
         buffered(&mut c, threads);
     }
+    transfers(&mut c, "many", 100_000);
+    transfers(&mut c, "8", 8);
     slowest_buffered(&mut c);
     log_bytes(&mut c);
     c.final_summary();
@@ -116,6 +122,68 @@ fn buffered(c: &mut Criterion, threads: u64) {
     table.row(OURS, 1, || &*ours, |ours, n, _| time_shared(threads, n, |_| put_random(ours)));
     let title = format!("buffered, {threads} thread{}, 1 put a transaction", plural(threads));
     table.print(&title, "commits/s", &[(WRITE, &[]), (OURS, &[(WRITE, SHOWN)])]);
+}
+
+/// Two threads move money between accounts: each transaction reads two rows and writes both,
+/// serializably. Beside it, a map behind one lock that is held while the bytes are written.
+fn transfers(c: &mut Criterion, many: &str, accounts: u64) {
+    const RETRIES: &str = "transfers begun again, of 1000";
+    let scratch = Scratch::new("commit-transfers");
+    let bare = LazyCell::new(|| {
+        let balances = (0..accounts).map(|id| (data::key(id), 1_u64 << 40));
+        let balances: HashMap<_, _> = balances.collect();
+        (Mutex::new(balances), WrittenFile::create(&scratch.join("written")))
+    });
+    let ours = LazyCell::new(|| {
+        let ours = Ours::open(&scratch.join("db"), DatabaseConfig::buffered());
+        ours.load(&data::shuffled(accounts, 1));
+        ours
+    });
+    let record = [7; 2 * limits::RECORD_BYTES];
+    let two = |random: &mut fastrand::Rng| {
+        let from = random.u64(..accounts);
+        (data::key(from), data::key((from + random.u64(1..accounts)) % accounts))
+    };
+
+    let mut table = Table::new(c, &format!("commit/transfers-{many}-accounts"));
+    table.row(
+        LOCKED,
+        1,
+        || &*bare,
+        |(balances, file), n, _| {
+            time_shared(2, n, |_| {
+                let mut random = fastrand::Rng::new();
+                move || {
+                    let (from, to) = two(&mut random);
+                    let mut balances = balances.lock().expect("no thread panics");
+                    *balances.get_mut(&from).expect("the account is there") -= 1;
+                    *balances.get_mut(&to).expect("the account is there") += 1;
+                    file.append(&record);
+                }
+            })
+        },
+    );
+    table.row(
+        OURS,
+        1,
+        || &*ours,
+        |ours, n, notes| {
+            let begun = AtomicU64::new(0);
+            let elapsed = time_shared(2, n, |_| {
+                let (mut random, begun) = (fastrand::Rng::new(), &begun);
+                move || {
+                    let (from, to) = two(&mut random);
+                    begun.fetch_add(ours.exchange(&from, &to), Ordering::Relaxed);
+                }
+            });
+            let again = begun.into_inner() - n;
+            notes.note(RETRIES, 1000.0 * again as f64 / n as f64);
+            elapsed
+        },
+    );
+    let title = format!("transfers, buffered, 2 threads, {accounts} accounts");
+    let rows = [(LOCKED, &[][..]), (OURS, &[(LOCKED, SHOWN)])];
+    table.print(&title, "transfers/s", &rows).print(RETRIES, "", None);
 }
 
 /// How long the slowest commits of one thread take, over several segments of the log: whoever

@@ -66,6 +66,21 @@ impl Ours {
         self.db.transaction(put_all).expect("it commits");
     }
 
+    /// A transaction that reads two rows and gives each the value of the other. Returns how
+    /// often it was begun until it was committed.
+    pub(crate) fn exchange(&self, one: &data::KeyBytes, other: &data::KeyBytes) -> u64 {
+        let mut begun = 0;
+        let exchange = |txn: &mut steadfast::Transaction| {
+            begun += 1;
+            let [a, b] = [one, other].map(|key| txn.kv_get(self.run, key));
+            let there = "the row is there";
+            txn.kv_put(self.run, one, b?.expect(there).value)?;
+            txn.kv_put(self.run, other, a?.expect(there).value)
+        };
+        self.db.transaction(exchange).expect("it commits");
+        begun
+    }
+
     /// A transaction of one put of a step.
     pub(crate) fn put_step(&self, id: u64) {
         self.db.kv_put(self.run, data::key(id), &data::step(id)).expect("it commits");

@@ -164,8 +164,8 @@ impl WriteSet {
     /// The records this transaction leaves when committed as `version` at `timestamp`: one a
     /// key, the last write of each.
     pub fn records(&self, version: Version, timestamp: Timestamp) -> Vec<Record> {
-        let mut records: Vec<_> =
-            self.iter().map(|write| write.record(version, timestamp)).collect();
+        let mut records = Vec::with_capacity(self.writes);
+        records.extend(self.iter().map(|write| write.record(version, timestamp)));
         keep_last_of_each_key(&mut records);
         records
     }
@@ -173,7 +173,8 @@ impl WriteSet {
 
 /// Keeps the last record of each key where several of one transaction share a key.
 fn keep_last_of_each_key(records: &mut Vec<Record>) {
-    if records.len() < 2 {
+    // A transaction's own are in the order of keys, each once.
+    if records.is_sorted_by(|a, b| a.key() < b.key()) {
         return;
     }
     let mut order: Vec<usize> = (0..records.len()).collect();

@@ -58,7 +58,7 @@ const PRIORITY: Duration = Duration::from_millis(200);
 pub(crate) struct Submission {
     pub(crate) writes: WriteSet,
     /// The namespaces that the writes use.
-    pub(crate) namespaces: Vec<NamespaceId>,
+    pub(crate) namespaces: Arc<[NamespaceId]>,
     /// The view of the transaction and what it read there; `None` if it read nothing. Once it is
     /// queued the transaction counts as ended, which saves taking the lock once more.
     pub(crate) reads: Option<(Version, ReadSet)>,
@@ -78,7 +78,7 @@ struct Queued {
     timestamp: Timestamp,
     level: u8,
     writes: Arc<WriteSet>,
-    namespaces: Vec<NamespaceId>,
+    namespaces: Arc<[NamespaceId]>,
     stream: Option<Stream>,
 }
 
@@ -89,7 +89,7 @@ struct InFlight {
     /// Some of them are deltas, which are folded when it is published.
     deltas: bool,
     /// Its records, once they are in the store.
-    applied: Option<Vec<Record>>,
+    applied: Option<Arc<[Record]>>,
     outcome: Outcome,
 }
 
@@ -113,7 +113,7 @@ impl Written {
 /// What a published group leaves behind, to be freed outside the lock.
 #[derive(Default)]
 struct Spent {
-    records: Vec<Vec<Record>>,
+    records: Vec<Arc<[Record]>>,
     writes: Vec<Arc<WriteSet>>,
 }
 
@@ -452,7 +452,7 @@ impl Pipeline {
             timestamp,
             level,
             writes: writes.clone(),
-            namespaces,
+            namespaces: namespaces.clone(),
             stream,
         });
         state.in_flight.push_back(InFlight {
@@ -466,13 +466,14 @@ impl Pipeline {
         drop(state);
 
         turn();
-        let records = writes.records(version, timestamp);
+        let records: Arc<[Record]> = writes.records(version, timestamp).into();
         let superseded = self.store.apply(&records);
         Ok(Pending {
             pipeline: self.clone(),
             version,
-            records: Some(records),
-            _writes: writes,
+            records,
+            applied: false,
+            _kept: (writes, namespaces),
             superseded: Some(superseded),
             level,
             created,
@@ -738,12 +739,12 @@ impl Pipeline {
             if front.deltas && !failed {
                 state.folding = true;
                 let waker = WakeOnPanic(&self.wake);
-                let records = front.applied.iter().flatten();
+                let records = front.applied.iter().flat_map(|records| records.iter());
                 records.filter(|record| record.is_delta()).for_each(|delta| self.store.fold(delta));
                 drop(waker);
                 state.folding = false;
             }
-            let Some(mut commit) = state.in_flight.pop_front() else { break };
+            let Some(commit) = state.in_flight.pop_front() else { break };
             match commit.outcome {
                 Outcome::Failed(error) => {
                     self.store.undo(&commit.applied.unwrap_or_default());
@@ -753,11 +754,10 @@ impl Pipeline {
                 _ => {
                     visible = Some(commit.version);
                     times.push((commit.version, commit.timestamp));
-                    if let Some(records) = &mut commit.applied
-                        && subscribed
-                    {
-                        told.push((commit.version, commit.timestamp, std::mem::take(records)));
-                    } else if let (Some(spent), Some(records)) = (&mut spent, commit.applied) {
+                    let Some(records) = commit.applied else { continue };
+                    if subscribed {
+                        told.push((commit.version, commit.timestamp, records));
+                    } else if let Some(spent) = &mut spent {
                         spent.records.push(records);
                     }
                 }
@@ -779,7 +779,7 @@ impl Pipeline {
     }
 
     /// Notes that the records of `version` are in the store.
-    fn note_applied(&self, state: &mut State, version: Version, records: Vec<Record>) {
+    fn note_applied(&self, state: &mut State, version: Version, records: Arc<[Record]>) {
         if let Some(commit) = find(state, version) {
             commit.applied = Some(records);
             if !matches!(commit.outcome, Outcome::Queued) {
@@ -792,7 +792,7 @@ impl Pipeline {
     }
 
     /// Waits for the outcome of `version`, leading where nobody does.
-    fn wait(&self, version: Version, records: Option<Vec<Record>>, level: u8) -> Result<()> {
+    fn wait(&self, version: Version, records: Option<Arc<[Record]>>, level: u8) -> Result<()> {
         let mut state = self.lock();
         if let Some(records) = records {
             self.note_applied(&mut state, version, records);

@@ -609,7 +609,7 @@ impl Database {
         check_crash_point(CrashPoint::AfterWrite);
         let pending = pipeline.submit(Submission {
             writes,
-            namespaces: vec![run.namespace],
+            namespaces: Arc::new([run.namespace]),
             reads: None,
             level: self.inner.mode.level(),
             fixed: None,

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use steadfast_core::{
     Key, NamespaceId, Record, SortedTable, TypeTag, WriteSet, limits, prefix_end, stream_name,
@@ -232,7 +233,7 @@ impl Database {
         }
         let pending = self.pipeline()?.submit(Submission {
             writes: std::mem::take(writes),
-            namespaces: vec![run.namespace],
+            namespaces: Arc::new([run.namespace]),
             reads: None,
             level: self.mode().level(),
             fixed: None,

@@ -54,6 +54,9 @@ impl std::fmt::Debug for Transaction {
     }
 }
 
+/// Counted for what a write set has in front of a key: it is at most this.
+const HEAD_BYTES: usize = 32;
+
 impl Transaction {
     pub(crate) fn new(database: &Database) -> Result<Self> {
         let view = database.pipeline()?.begin(database.now())?;
@@ -139,7 +142,8 @@ impl Transaction {
 
     /// Submits as the version and time given, for restoring a dump.
     pub(crate) fn submit_as(&mut self, fixed: Option<(Version, Timestamp)>) -> Result<Pending> {
-        let mut writes = WriteSet::with_capacity(self.bytes);
+        let room = self.writes.values().map(|record| record.payload_bytes() + HEAD_BYTES).sum();
+        let mut writes = WriteSet::with_capacity(room);
         let mut namespaces: Vec<NamespaceId> = Vec::new();
         for record in self.writes.values() {
             if record.is_tombstone() {
@@ -174,7 +178,7 @@ impl Transaction {
         let pipeline = self.database.pipeline()?.clone();
         let pending = pipeline.submit(Submission {
             writes,
-            namespaces,
+            namespaces: namespaces.into(),
             reads: if fixed.is_some() { None } else { Some(reads) },
             level: self.level,
             fixed,
@@ -283,7 +287,7 @@ impl Transaction {
     }
 
     fn write(&mut self, record: Record) -> Result<()> {
-        self.make_room(record.payload_bytes() + 32)?;
+        self.make_room(record.payload_bytes() + HEAD_BYTES)?;
         // What it observed of the key comes before, and is gone.
         self.signals.remove(record.key());
         self.writes.insert(record.key().into(), record);

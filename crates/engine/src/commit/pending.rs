@@ -16,10 +16,12 @@ use crate::error::{Error, Result};
 pub struct Pending {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) version: Version,
-    pub(super) records: Option<Vec<Record>>,
-    /// Held so that the thread that made it frees it, as allocators like it, and not whoever
-    /// leads the group.
-    pub(super) _writes: Arc<WriteSet>,
+    pub(super) records: Arc<[Record]>,
+    /// Whether the pipeline knows that they are in the store.
+    pub(super) applied: bool,
+    /// What the leader of the group has, too, held so that the thread that made it frees it:
+    /// freeing what another thread made takes a lock that this one may be waiting for.
+    pub(super) _kept: (Arc<WriteSet>, Arc<[NamespaceId]>),
     pub(super) superseded: Option<steadfast_storage::Applied>,
     pub(super) level: u8,
     pub(super) created: Vec<NamespaceId>,
@@ -45,8 +47,8 @@ impl Pending {
     ///
     /// Kind `Io`: it was not committed. Kind `Unknown`: a sync failed and nobody knows.
     pub fn wait(mut self) -> Result<Receipt> {
-        let records = self.records.take();
-        self.waited = true;
+        let records = (!self.applied).then(|| self.records.clone());
+        (self.applied, self.waited) = (true, true);
         let outcome = self.pipeline.wait(self.version, records, self.level);
         if outcome.is_ok()
             && let Some(superseded) = self.superseded.take()
@@ -71,9 +73,10 @@ impl Pending {
 
     /// Says that the records are in the store, so that nobody waits for this thread.
     pub(crate) fn note_applied(&mut self) {
-        if let Some(records) = self.records.take() {
+        if !self.applied {
+            self.applied = true;
             let mut state = self.pipeline.lock();
-            self.pipeline.note_applied(&mut state, self.version, records);
+            self.pipeline.note_applied(&mut state, self.version, self.records.clone());
         }
     }
 }
