@@ -986,10 +986,6 @@ impl Pipeline {
             return Ok(());
         }
         state.closing = true;
-        if state.sleepers > 0 {
-            // Whoever follows waits for nothing any more.
-            self.wake.notify_all();
-        }
         while !state.queue.is_empty() && state.poisoned.is_none() {
             state = self.lead_or_sleep(state);
         }
