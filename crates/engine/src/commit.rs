@@ -59,8 +59,7 @@ pub(crate) struct Submission {
     pub(crate) writes: WriteSet,
     /// The namespaces that the writes use.
     pub(crate) namespaces: Vec<NamespaceId>,
-    /// The view of the transaction and what it read there; `None` if it read nothing. Once it is
-    /// queued the transaction counts as ended, which saves taking the lock once more.
+    /// The view of the transaction and what it read there; `None` if it read nothing.
     pub(crate) reads: Option<(Version, ReadSet)>,
     /// The durability to wait for.
     pub(crate) level: u8,
@@ -440,9 +439,6 @@ impl Pipeline {
         state.next_version = version.next();
         state.last_timestamp = timestamp.max(state.last_timestamp);
         state.recent.push(version, writes.clone());
-        if let Some((view, _)) = &reads {
-            state.recent.end(*view);
-        }
         deleted.iter().for_each(|run| self.namespaces.set_deleted(*run, version));
         state.queue.push(Queued {
             version,

@@ -90,13 +90,7 @@ impl ReadSet {
     }
 
     fn contains(&self, key: &[u8]) -> bool {
-        /// So few keys are compared sooner than one is hashed.
-        const COMPARED: usize = 8;
-        let read = match self.keys.len() {
-            0..=COMPARED => self.keys.iter().any(|read| **read == *key),
-            _ => self.keys.contains(key),
-        };
-        if read {
+        if self.keys.contains(key) {
             return true;
         }
         let after = self.ranges.partition_point(|(start, _)| start.as_slice() <= key);
