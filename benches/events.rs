@@ -107,9 +107,7 @@ fn append_batches(c: &mut Criterion) {
     let ours = LazyCell::new(|| Ours::open(scratch.path(), DatabaseConfig::buffered()));
     let mut table = Table::new(c, "events/append-batches");
     let mut rows = Vec::new();
-    for (batch, append, put) in
-        [(100, APPEND_100, PUT_100), (1000, APPEND_1000, PUT_1000)]
-    {
+    for (batch, append, put) in [(100, APPEND_100, PUT_100), (1000, APPEND_1000, PUT_1000)] {
         table.row(
             put,
             batch,

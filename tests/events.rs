@@ -155,10 +155,12 @@ fn check(db: &Database, acked: &Acked<'_, Told>) -> Result<(), Failure> {
         let once = count.value.as_int() == Some(1);
         acked.expect(once, || format!("{}: {count:?}", key.escape_ascii()))?;
     }
-    let appended = |stream| Ok::<_, steadfast::Error>(match db.view()?.event_last(run, stream)? {
-        Some(last) => usize::try_from(last).unwrap_or(usize::MAX) + 1,
-        None => 0,
-    });
+    let appended = |stream| {
+        Ok::<_, steadfast::Error>(match db.view()?.event_last(run, stream)? {
+            Some(last) => usize::try_from(last).unwrap_or(usize::MAX) + 1,
+            None => 0,
+        })
+    };
     let events = appended("s0")? + appended("s1")?;
     let done = db.kv_scan(run, "done-")?.count();
     acked.expect(done == events, || format!("{done} of {events} events were processed"))

@@ -59,8 +59,7 @@ pub(crate) struct Submission {
     pub(crate) writes: WriteSet,
     /// The namespaces that the writes use.
     pub(crate) namespaces: Arc<[NamespaceId]>,
-    /// The view of the transaction and what it read there; `None` if it read nothing. Once it is
-    /// queued the transaction counts as ended, which saves taking the lock once more.
+    /// The view of the transaction and what it read there; `None` if it read nothing.
     pub(crate) reads: Option<(Version, ReadSet)>,
     /// The durability to wait for.
     pub(crate) level: u8,
@@ -443,9 +442,6 @@ impl Pipeline {
         state.next_version = version.next();
         state.last_timestamp = timestamp.max(state.last_timestamp);
         state.recent.push(version, writes.clone());
-        if let Some((view, _)) = &reads {
-            state.recent.end(*view);
-        }
         deleted.iter().for_each(|run| self.namespaces.set_deleted(*run, version));
         state.queue.push(Queued {
             version,
@@ -1002,10 +998,6 @@ impl Pipeline {
             return Ok(());
         }
         state.closing = true;
-        if state.sleepers > 0 {
-            // Whoever follows waits for nothing any more.
-            self.wake.notify_all();
-        }
         while !state.queue.is_empty() && state.poisoned.is_none() {
             state = self.lead_or_sleep(state);
         }

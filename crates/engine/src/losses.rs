@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use steadfast_core::{Key, NamespaceId, TableError, TypeTag, Version, event_seq, stream_name, stream_of};
+use steadfast_core::{
+    Key, NamespaceId, TableError, TypeTag, Version, event_seq, stream_name, stream_of,
+};
 use steadfast_durability::snapshot::Loss as Piece;
 use steadfast_durability::wal::chain::Damage;
 

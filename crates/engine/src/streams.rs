@@ -345,8 +345,10 @@ pub(crate) fn bury_trimmed(
         let mut limited = false;
         let mut from = Key::first_of(namespace, TypeTag::Event).as_bytes().to_vec();
         let end = prefix_end(&from);
-        while let Some(row) = crate::view::range(&store.view(now), from, end.clone()).next() {
-            let row = row?;
+        loop {
+            // The view ends here: it would keep what is buried.
+            let row = crate::view::range(&store.view(now), from, end.clone()).next();
+            let Some(row) = row.transpose()? else { break };
             if let Some(stream) = stream_of(row.key()) {
                 limited = true;
                 let oldest = event_key(namespace, &stream, StreamState::decode(&row)?.oldest())?;

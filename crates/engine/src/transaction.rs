@@ -44,8 +44,6 @@ pub struct Transaction {
     /// Runs that it deletes.
     deleted: Vec<Run>,
     level: u8,
-    /// The pipeline knows already that it does not run any more.
-    ended: bool,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -70,7 +68,6 @@ impl Transaction {
             created: Vec::new(),
             deleted: Vec::new(),
             level: database.mode().level(),
-            ended: false,
         };
         check_crash_point(CrashPoint::AfterBeginTxn);
         Ok(transaction)
@@ -176,7 +173,7 @@ impl Transaction {
         self.reads.seal();
         let reads = (self.view.version(), std::mem::take(&mut self.reads));
         let pipeline = self.database.pipeline()?.clone();
-        let pending = pipeline.submit(Submission {
+        pipeline.submit(Submission {
             writes,
             namespaces: namespaces.into(),
             reads: if fixed.is_some() { None } else { Some(reads) },
@@ -184,9 +181,7 @@ impl Transaction {
             fixed,
             created: self.created.iter().map(|run| run.namespace).collect(),
             deleted: self.deleted.iter().map(|run| run.namespace).collect(),
-        })?;
-        self.ended = fixed.is_none();
-        Ok(pending)
+        })
     }
 
     /// What it looks at, without its own writes; reading there is never a conflict.
@@ -381,9 +376,7 @@ fn moved_end(end: &[u8], namespace: NamespaceId) -> Vec<u8> {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        if let Ok(pipeline) = self.database.pipeline()
-            && !self.ended
-        {
+        if let Ok(pipeline) = self.database.pipeline() {
             pipeline.end(self.view.version());
         }
     }

@@ -444,37 +444,37 @@ fn a_tail_sleeps_until_something_is_promised_or_visible_or_the_database_closes()
 
     // A thread that is not woken would sleep a minute, and the wait be over without anything.
     let rounds = 20;
-    let (first, second) = (Barrier::new(3), Barrier::new(3));
     std::thread::scope(|scope| {
         let follow = |mut tail: steadfast_engine::Tail| {
-            let (first, second) = (&first, &second);
-            scope.spawn(move || {
-                let mut seen = Vec::new();
-                for _ in 0..rounds {
-                    first.wait();
-                    assert!(tail.wait(LONG).unwrap());
-                    seen.extend(commits(&mut tail));
-                    second.wait();
+            let (told, seen) = std::sync::mpsc::channel();
+            let follower = scope.spawn(move || {
+                while told.send(versions(&commits(&mut tail))).is_ok() {
+                    match tail.wait(LONG) {
+                        Ok(more) => assert!(more, "nobody woke it"),
+                        Err(error) => return Some(error.kind()),
+                    }
                 }
-                (tail.wait(LONG).unwrap_err().kind(), versions(&seen))
-            })
+                None
+            });
+            (follower, seen)
         };
         let followers = [follow(promised), follow(visible)];
-        let mut written = Vec::new();
         for n in 0..rounds {
-            first.wait();
             if n % 2 == 0 {
                 // Some sleep by then, some do not.
                 std::thread::sleep(Duration::from_millis(5));
             }
-            written.push(db.kv_put(run, "k", n).unwrap().version().0);
+            let version = db.kv_put(run, "k", n).unwrap().version().0;
             db.flush().unwrap();
-            second.wait();
+            for (_, seen) in &followers {
+                // Before the first it says that there is nothing yet.
+                while !seen.recv().expect("it follows").contains(&version) {}
+            }
         }
         std::thread::sleep(Duration::from_millis(5));
         db.close().unwrap();
-        for follower in followers {
-            assert_eq!(follower.join().unwrap(), (ErrorKind::Closed, written.clone()));
+        for (follower, _) in followers {
+            assert_eq!(follower.join().unwrap(), Some(ErrorKind::Closed));
         }
     });
     let reader = Database::builder(dir.path()).open_read_only().unwrap();

@@ -399,3 +399,24 @@ fn a_second_open_is_refused_and_a_reader_is_not() {
     db.close().unwrap();
     Database::open(&path).unwrap();
 }
+
+/// Two transactions of one view: that one of them has ended must not pass for the end of both, or
+/// what the other is to be checked against is forgotten.
+#[test]
+fn a_transaction_that_commits_does_not_end_another_one_of_its_view() {
+    let db = Database::in_memory().unwrap();
+    let run = db.create_run("r").unwrap();
+    db.kv_put(run, "k", 1).unwrap();
+    let (mut one, mut other) = (db.begin().unwrap(), db.begin().unwrap());
+    assert_eq!(one.version(), other.version());
+    assert_eq!(other.kv_get(run, "k").unwrap().unwrap().value, Value::from(1));
+    one.kv_get(run, "x").unwrap();
+    one.kv_put(run, "x", 1).unwrap();
+    one.commit().unwrap();
+    assert_eq!(db.stats().unwrap().running_transactions, 1);
+    db.kv_put(run, "k", 2).unwrap();
+    db.kv_put(run, "z", 2).unwrap();
+    other.kv_put(run, "y", 1).unwrap();
+    assert_eq!(other.commit().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(db.stats().unwrap().running_transactions, 0);
+}

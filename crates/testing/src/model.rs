@@ -797,7 +797,8 @@ mod tests {
         let (ahead, trim) = (model.clone(), [Op::Trim("r".into(), "s".into(), 0)]);
         let mut trimmed = ahead;
         trimmed.apply(&trim, Version(9));
-        let s = (Item::Stream("r".into(), b"s".to_vec()), Item::Event("r".into(), b"s".to_vec(), 0));
+        let s =
+            (Item::Stream("r".into(), b"s".to_vec()), Item::Event("r".into(), b"s".to_vec(), 0));
         let expected = [Difference::Missing(s.0), Difference::Resurrected(s.1)];
         assert_eq!(trimmed.compare(&content_now(&db).unwrap()), expected);
         model.apply(&trim, apply(&trim));

@@ -308,7 +308,7 @@ fn a_trimmed_stream_and_its_keys_are_restored() {
             append("r", "s", "0", r#","idempotency_key":"short""#),
         ];
         let again: Vec<_> = again.iter().map(String::as_str).collect();
-        let answers = steadfast_on("apply", &copy, &[], &again.join("\n")).ok().stdout;
+        let answers = steadfast_on("apply", &copy, &[], again.join("\n")).ok().stdout;
         let answers: Vec<_> = answers.lines().map(|line| version(&json(line))).collect();
         assert_eq!(answers[..4], [versions[1], versions[11], versions[6], versions[9]]);
         assert!(answers[4..].iter().all(|answer| answer > &versions[12]), "{answers:?}");
