@@ -550,19 +550,21 @@ fn check(db: &Database, view: &View, model: &Model, latest: bool) -> Result<()> 
     Ok(())
 }
 
-fn open(path: &Path, clock: &ManualClock) -> Result<Database> {
+fn open(path: &Path, clock: &ManualClock, retention: Retention) -> Result<Database> {
     Database::builder(path)
-        .config(DatabaseConfig::buffered().manual_checkpoints())
+        .config(DatabaseConfig::buffered().manual_checkpoints().retention(retention))
         .clock(clock.clone())
         .without_threads()
         .open()
 }
 
-fn run_steps(steps: &[Step]) -> Result<()> {
+/// Does `steps`, each checked; where all history is kept, every version is looked at in the end.
+fn run_steps(steps: &[Step], retention: Retention) -> Result<()> {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("db");
     let clock = ManualClock::at(START);
-    let mut db = open(&path, &clock)?;
+    let mut db = open(&path, &clock, retention)?;
+    let mut past: Vec<(Version, Model)> = Vec::new();
     let (mut model, mut n) = (Model::new(), 0);
     let mut old: Option<(View, Model)> = None;
     for step in steps {
@@ -621,7 +623,7 @@ fn run_steps(steps: &[Step]) -> Result<()> {
             Step::Reopen => {
                 old = None;
                 drop(db);
-                db = open(&path, &clock)?;
+                db = open(&path, &clock, retention)?;
             }
             _ => continue,
         }
@@ -629,6 +631,13 @@ fn run_steps(steps: &[Step]) -> Result<()> {
         if let Some((view, model)) = &old {
             check(&db, view, model, false)?;
         }
+        past.push((db.current_version(), model.clone()));
+    }
+    for _ in 0..2 {
+        for (version, model) in past.iter().filter(|_| retention == Retention::KeepAll) {
+            check(&db, &db.view_at(*version)?, model, false)?;
+        }
+        db.compact(CompactMode::Full)?;
     }
     Ok(())
 }
@@ -638,6 +647,11 @@ proptest! {
 
     #[test]
     fn a_tree_of_forks_is_what_copies_would_be(steps in prop::collection::vec(step(), 20..120)) {
-        run_steps(&steps).unwrap();
+        run_steps(&steps, Retention::default()).unwrap();
+    }
+
+    #[test]
+    fn the_past_of_a_tree_of_forks_is_what_it_was(steps in prop::collection::vec(step(), 20..60)) {
+        run_steps(&steps, Retention::KeepAll).unwrap();
     }
 }
