@@ -409,6 +409,44 @@ fn a_fork_and_its_parent_come_back_after_closing_checkpoints_and_backup() -> Res
     Ok(())
 }
 
+/// The parent's sections come before the one that says that there is a fork.
+#[test]
+fn a_parent_of_many_sections_is_kept_while_it_is_loaded() -> Result<()> {
+    let home = tempfile::tempdir().unwrap();
+    let config = || DatabaseConfig::buffered().manual_checkpoints();
+    let open = || {
+        let builder = Database::builder(home.path()).config(config());
+        builder.without_threads().open()
+    };
+    let db = open()?;
+    let parent = db.create_run("p")?;
+    let fill = |db: &Database, from: i64| {
+        db.transaction(|tx| {
+            (0..2_000).try_for_each(|n| {
+                let row = vec![Value::Int(from + n), Value::Bytes(vec![7; 1_000])];
+                tx.kv_put(parent, format!("k{n:04}"), Value::List(row))
+            })
+        })
+    };
+    fill(&db, 0)?;
+    db.fork_run("p", "c")?;
+    db.checkpoint()?;
+    fill(&db, 1_000_000)?;
+    db.close()?;
+    let db = open()?;
+    assert!(db.stats()?.load.sections > 1);
+    db.wait_loaded()?;
+    let child = db.resolve_run("c")?;
+    let mut rows = 0;
+    for (n, row) in (0..).zip(db.kv_scan(child, "")?) {
+        let Value::List(parts) = row?.1.value else { panic!("row {n}") };
+        assert_eq!(parts[0], Value::Int(n));
+        rows += 1;
+    }
+    assert_eq!(rows, 2_000);
+    Ok(())
+}
+
 #[test]
 fn followers_are_told_of_a_fork() -> Result<()> {
     let home = tempfile::tempdir().unwrap();
