@@ -115,6 +115,7 @@ pub(crate) fn moved_record(record: Record, namespace: NamespaceId) -> Record {
 }
 
 /// The committed rows of a run within bounds, from both ends, those beneath it included.
+#[allow(clippy::large_enum_variant, reason = "most runs are no forks, and one is made for a scan")]
 pub(crate) enum Committed {
     One(Range),
     Layered(Box<Layered>),

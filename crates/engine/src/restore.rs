@@ -61,9 +61,20 @@ impl Database {
 }
 
 impl Restore {
-    /// Adds a run with the id and address it had. `from` are the runs that it goes back to by
-    /// forks, the oldest first, and the version that it was forked at.
+    /// Adds a run with the id and address it had.
     pub fn run(
+        &mut self,
+        name: &str,
+        namespace: &Namespace,
+        status: RunStatus,
+        created: Timestamp,
+    ) -> Result<Run> {
+        self.forked_run(name, namespace, status, created, (Vec::new(), None))
+    }
+
+    /// The same for a run that was forked: with the runs that it goes back to, the oldest first,
+    /// and the version that it was forked at, if that was in the database that is restored.
+    pub fn forked_run(
         &mut self,
         name: &str,
         namespace: &Namespace,

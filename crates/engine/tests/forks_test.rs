@@ -1,4 +1,5 @@
 //! Forks: each run goes its own way from where it was forked, whatever becomes of the others.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -78,10 +79,10 @@ fn a_fork_of_a_fork_sees_through_to_the_first() -> Result<()> {
     db.kv_put(first, "k", 0)?;
     db.kv_put(first, "only", 7)?;
     let mut runs = vec![first];
-    for n in 1..=steadfast_engine::limits::FORK_DEPTH_MAX as i64 {
+    for n in 1..=steadfast_engine::limits::FORK_DEPTH_MAX {
         let run = db.fork_run(&(n - 1).to_string(), &n.to_string())?;
-        db.kv_put(run, "k", n)?;
-        db.kv_delete(runs[n as usize - 1], "only")?;
+        db.kv_put(run, "k", n as i64)?;
+        db.kv_delete(runs[n - 1], "only")?;
         runs.push(run);
     }
     for (n, run) in runs.iter().enumerate() {
@@ -400,12 +401,50 @@ fn a_fork_and_its_parent_come_back_after_closing_checkpoints_and_backup() -> Res
         check(&Database::open_read_only(home.path().join(format!("backup-{round}")))?)?;
         check(&Database::open_read_only(&path)?)?;
         match round {
-            0 => drop(db.checkpoint()?),
-            _ => drop(db.compact(CompactMode::Full)?),
+            0 => db.checkpoint().map(drop)?,
+            _ => db.compact(CompactMode::Full).map(drop)?,
         }
         check(&db)?;
         db.close()?;
     }
+    Ok(())
+}
+
+/// The parent's sections come before the one that says that there is a fork.
+#[test]
+fn a_parent_of_many_sections_is_kept_while_it_is_loaded() -> Result<()> {
+    let home = tempfile::tempdir().unwrap();
+    let config = || DatabaseConfig::buffered().manual_checkpoints();
+    let open = || {
+        let builder = Database::builder(home.path()).config(config());
+        builder.without_threads().open()
+    };
+    let db = open()?;
+    let parent = db.create_run("p")?;
+    let fill = |db: &Database, from: i64| {
+        db.transaction(|tx| {
+            (0..2_000).try_for_each(|n| {
+                let row = vec![Value::Int(from + n), Value::Bytes(vec![7; 1_000])];
+                tx.kv_put(parent, format!("k{n:04}"), Value::List(row))
+            })
+        })
+    };
+    fill(&db, 0)?;
+    db.fork_run("p", "c")?;
+    db.checkpoint()?;
+    fill(&db, 1_000_000)?;
+    db.close()?;
+    let db = open()?;
+    assert!(db.stats()?.load.sections > 1);
+    db.wait_loaded()?;
+    let child = db.resolve_run("c")?;
+    let mut rows = 0;
+    for (n, row) in (0..).zip(db.kv_scan(child, "")?) {
+        let Value::List(parts) = row?.1.value else { panic!("row {n}") };
+        assert_eq!(parts[0], Value::Int(n));
+        rows += 1;
+    }
+    assert_eq!(rows, 2_000);
     Ok(())
 }
 
@@ -550,19 +589,21 @@ fn check(db: &Database, view: &View, model: &Model, latest: bool) -> Result<()> 
     Ok(())
 }
 
-fn open(path: &Path, clock: &ManualClock) -> Result<Database> {
+fn open(path: &Path, clock: &ManualClock, retention: Retention) -> Result<Database> {
     Database::builder(path)
-        .config(DatabaseConfig::buffered().manual_checkpoints())
+        .config(DatabaseConfig::buffered().manual_checkpoints().retention(retention))
         .clock(clock.clone())
         .without_threads()
         .open()
 }
 
-fn run_steps(steps: &[Step]) -> Result<()> {
+/// Does `steps`, each checked; where all history is kept, every version is looked at in the end.
+fn run_steps(steps: &[Step], retention: Retention) -> Result<()> {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("db");
     let clock = ManualClock::at(START);
-    let mut db = open(&path, &clock)?;
+    let mut db = open(&path, &clock, retention)?;
+    let mut past: Vec<(Version, Model)> = Vec::new();
     let (mut model, mut n) = (Model::new(), 0);
     let mut old: Option<(View, Model)> = None;
     for step in steps {
@@ -616,12 +657,12 @@ fn run_steps(steps: &[Step]) -> Result<()> {
                 clock.advance(std::time::Duration::from_secs((*seconds).into()));
             }
             Step::View => old = Some((db.view()?, model.clone())),
-            Step::Checkpoint => drop(db.checkpoint()?),
-            Step::Compact => drop(db.compact(CompactMode::Full)?),
+            Step::Checkpoint => db.checkpoint().map(drop)?,
+            Step::Compact => db.compact(CompactMode::Full).map(drop)?,
             Step::Reopen => {
                 old = None;
                 drop(db);
-                db = open(&path, &clock)?;
+                db = open(&path, &clock, retention)?;
             }
             _ => continue,
         }
@@ -629,6 +670,13 @@ fn run_steps(steps: &[Step]) -> Result<()> {
         if let Some((view, model)) = &old {
             check(&db, view, model, false)?;
         }
+        past.push((db.current_version(), model.clone()));
+    }
+    for _ in 0..2 {
+        for (version, model) in past.iter().filter(|_| retention == Retention::KeepAll) {
+            check(&db, &db.view_at(*version)?, model, false)?;
+        }
+        db.compact(CompactMode::Full)?;
     }
     Ok(())
 }
@@ -638,6 +686,11 @@ proptest! {
 
     #[test]
     fn a_tree_of_forks_is_what_copies_would_be(steps in prop::collection::vec(step(), 20..120)) {
-        run_steps(&steps).unwrap();
+        run_steps(&steps, Retention::default()).unwrap();
+    }
+
+    #[test]
+    fn the_past_of_a_tree_of_forks_is_what_it_was(steps in prop::collection::vec(step(), 20..60)) {
+        run_steps(&steps, Retention::KeepAll).unwrap();
     }
 }

@@ -198,7 +198,8 @@ impl Dump {
                             let first =
                                 if line.changed.is_some() { RunStatus::Active } else { status };
                             let from = (ancestors, forked);
-                            let run = restore.run(&name, &namespace, first, created, from)?;
+                            let run =
+                                restore.forked_run(&name, &namespace, first, created, from)?;
                             runs.insert(name.clone(), run);
                         }
                         if line.changed.map_or(line.version, |changed| changed.0) == *version

@@ -89,6 +89,18 @@ fn what_is_deleted_in_a_fork_stays_deleted() {
 }
 
 #[test]
+fn what_has_expired_goes_on_hiding_what_is_kept_for_a_fork() {
+    let store = UnifiedStore::new();
+    put(&store, &key(0), 1);
+    commit(&store, &[fork_at(2, 2)]);
+    commit(&store, &[builder(3, Some(NOW)).put(&[&*key(0), b"3"].concat(), key(0).len())]);
+    assert_eq!(latest(&store, &key(0)), None);
+    store.trim(NOW, &[], 100);
+    assert_eq!(latest(&store, &key(0)), None, "the older one must not come to light");
+    assert_eq!(seen(&store, 2, &key(0)), Some(b"1".to_vec()));
+}
+
+#[test]
 fn a_fork_that_is_taken_back_keeps_nothing() {
     let store = UnifiedStore::new();
     put(&store, &key(0), 1);
