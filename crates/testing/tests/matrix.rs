@@ -256,11 +256,12 @@ fn orders(db: &steadfast_engine::Database, ack: &Ack<u64>) -> Result<(), Failure
 
 /// Runs [`hangs`] and gives the token that it ends with.
 fn token_of_what_hangs(what: &str) -> String {
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let program = std::env::current_exe().expect("this test is a program");
+    let mut command = std::process::Command::new(program);
     command.args(["--exact", "hangs", "--ignored", "--test-threads=1"]);
     command.env_remove("STEADFAST_REPLAY").env("HANGS", what);
-    let ended = command.output().unwrap();
-    let told = String::from_utf8(ended.stderr).unwrap();
+    let ended = command.output().expect("it can be started again");
+    let told = String::from_utf8(ended.stderr).expect("what it says is text");
     assert_eq!(ended.status.code(), Some(101), "{told}");
     assert!(told.contains(&format!("the {what} has not returned after 1s")), "{told}");
     let token = told.split("STEADFAST_REPLAY='").nth(1).and_then(|rest| rest.split('\'').next());
