@@ -11,8 +11,7 @@ use steadfast_testing::sim::SimDisk;
 use steadfast_testing::workload::{builder, builder_at};
 
 use crate::story::{
-    Damage, OwnedDamage, Story, commit, config, delete, paths, put, snapshots, spoil_block,
-    spoil_newest,
+    OwnedDamage, Story, commit, config, delete, paths, put, snapshots, spoil_block, spoil_newest,
 };
 
 /// What is in the database in directory `copy`.

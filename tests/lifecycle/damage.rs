@@ -7,7 +7,7 @@ use steadfast_testing::model::content_now;
 use steadfast_testing::sim::{EIO, ENOSPC, FailedSync, Fault, StepKind};
 use steadfast_testing::workload::builder;
 
-use crate::story::{Story, config, delete, paths, put, snapshots, spoil_block, submit};
+use crate::story::{Damage, Story, config, delete, paths, put, snapshots, spoil_block, submit};
 
 /// Compaction must not give up what would replace a snapshot that nobody has read.
 #[test]

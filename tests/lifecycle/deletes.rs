@@ -5,7 +5,7 @@ use steadfast_testing::model::{Op, content_now, content_of};
 use steadfast_testing::sim::SimDisk;
 use steadfast_testing::workload::builder;
 
-use crate::story::{Story, commit, config, delete, put, snapshots, spoil_newest};
+use crate::story::{Story, commit, config, delete, put, spoil_newest};
 
 /// Every order of checkpoint, compaction, fallback and reopening behind a delete.
 #[test]

@@ -136,12 +136,12 @@ pub(crate) type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
 /// A disk that does something meanwhile: before a file with this extension is created, or opened.
 #[derive(Debug)]
-pub(crate) struct Hooked(SimDisk, Hook);
+pub(crate) struct Hooked(pub(crate) SimDisk, pub(crate) Hook);
 
 pub(crate) struct Hook {
-    creating: bool,
-    extension: &'static str,
-    work: Meanwhile,
+    pub(crate) creating: bool,
+    pub(crate) extension: &'static str,
+    pub(crate) work: Meanwhile,
 }
 
 impl Hook {

@@ -8,7 +8,8 @@ use steadfast_testing::sim::{ENOSPC, Fault, StepKind};
 use steadfast_testing::workload::builder;
 
 use crate::story::{
-    Hooked, Story, commit, config, delete, large, put, snapshots, spoil_block, submit,
+    Hook, Hooked, Meanwhile, Story, commit, config, delete, large, put, snapshots, spoil_block,
+    submit,
 };
 
 #[test]
