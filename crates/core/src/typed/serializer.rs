@@ -53,13 +53,13 @@ impl<'a> Serializer<'a> {
 
     fn list(self) -> Result<ListSerializer<'a>> {
         self.count(0)?;
-        Ok(ListSerializer { items: Vec::new(), serializer: self.inside(), variant: None })
+        Ok(ListSerializer { items: Vec::new(), serializer: self.inside(), variant: Variant(None) })
     }
 
     fn map(self) -> Result<MapSerializer<'a>> {
         self.count(0)?;
         let serializer = self.inside();
-        Ok(MapSerializer { items: BTreeMap::new(), key: None, serializer, variant: None })
+        Ok(MapSerializer { items: BTreeMap::new(), key: None, serializer, variant: Variant(None) })
     }
 
     /// Where the content of a variant goes: into a map with the variant's name.
@@ -75,8 +75,34 @@ impl<'a> Serializer<'a> {
     }
 }
 
-fn tagged(name: &'static str, content: Value) -> Value {
-    Value::Map(BTreeMap::from([(name.to_owned(), content)]))
+/// The variant that a value is the content of, if it is one's.
+#[derive(Clone, Copy)]
+struct Variant(Option<&'static str>);
+
+impl Variant {
+    /// The content in a map with the variant's name.
+    fn around(self, content: Value) -> Value {
+        match self.0 {
+            Some(name) => Value::Map(BTreeMap::from([(name.to_owned(), content)])),
+            None => content,
+        }
+    }
+
+    /// Where in the whole the error is.
+    fn place(self, error: ConversionError) -> ConversionError {
+        match self.0 {
+            Some(name) => error.under(name),
+            None => error,
+        }
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident: $type:ty),*) => {
+        $(fn $method(self, n: $type) -> Result<Value> {
+            self.integer(n)
+        })*
+    };
 }
 
 impl<'a> ser::Serializer for Serializer<'a> {
@@ -95,45 +121,18 @@ impl<'a> ser::Serializer for Serializer<'a> {
         Ok(Value::Bool(x))
     }
 
-    fn serialize_i8(self, n: i8) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_i16(self, n: i16) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_i32(self, n: i32) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_i64(self, n: i64) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_i128(self, n: i128) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_u8(self, n: u8) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_u16(self, n: u16) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_u32(self, n: u32) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_u64(self, n: u64) -> Result<Value> {
-        self.integer(n)
-    }
-
-    fn serialize_u128(self, n: u128) -> Result<Value> {
-        self.integer(n)
-    }
+    integers!(
+        serialize_i8: i8,
+        serialize_i16: i16,
+        serialize_i32: i32,
+        serialize_i64: i64,
+        serialize_i128: i128,
+        serialize_u8: u8,
+        serialize_u16: u16,
+        serialize_u32: u32,
+        serialize_u64: u64,
+        serialize_u128: u128
+    );
 
     fn serialize_f32(self, x: f32) -> Result<Value> {
         self.serialize_f64(x.into())
@@ -198,7 +197,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
         inner: &T,
     ) -> Result<Value> {
         let content = inner.serialize(self.variant(name)?).map_err(|error| error.under(name))?;
-        Ok(tagged(name, content))
+        Ok(Variant(Some(name)).around(content))
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<ListSerializer<'a>> {
@@ -220,7 +219,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
         name: &'static str,
         _: usize,
     ) -> Result<ListSerializer<'a>> {
-        Ok(ListSerializer { variant: Some(name), ..self.variant(name)?.list()? })
+        Ok(ListSerializer { variant: Variant(Some(name)), ..self.variant(name)?.list()? })
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<MapSerializer<'a>> {
@@ -238,7 +237,7 @@ impl<'a> ser::Serializer for Serializer<'a> {
         name: &'static str,
         _: usize,
     ) -> Result<MapSerializer<'a>> {
-        Ok(MapSerializer { variant: Some(name), ..self.variant(name)?.map()? })
+        Ok(MapSerializer { variant: Variant(Some(name)), ..self.variant(name)?.map()? })
     }
 }
 
@@ -247,29 +246,20 @@ struct ListSerializer<'a> {
     items: Vec<Value>,
     /// For the items.
     serializer: Serializer<'a>,
-    variant: Option<&'static str>,
+    variant: Variant,
 }
 
 impl ListSerializer<'_> {
     fn push<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<()> {
-        let placed = |error: ConversionError| {
-            let error = error.at(self.items.len());
-            match self.variant {
-                Some(name) => error.under(name),
-                None => error,
-            }
-        };
+        let (index, variant) = (self.items.len(), self.variant);
+        let placed = |error: ConversionError| variant.place(error.at(index));
         let value = item.serialize(self.serializer).map_err(placed)?;
         self.items.push(value);
         Ok(())
     }
 
     fn value(self) -> Value {
-        let list = Value::List(self.items);
-        match self.variant {
-            Some(name) => tagged(name, list),
-            None => list,
-        }
+        self.variant.around(Value::List(self.items))
     }
 }
 
@@ -304,7 +294,7 @@ struct MapSerializer<'a> {
     key: Option<String>,
     /// For the items.
     serializer: Serializer<'a>,
-    variant: Option<&'static str>,
+    variant: Variant,
 }
 
 impl MapSerializer<'_> {
@@ -317,23 +307,13 @@ impl MapSerializer<'_> {
                 counted.and_then(|()| item.serialize(self.serializer))
             }
         };
-        let value = made.map_err(|error| {
-            let error = error.under(&name);
-            match self.variant {
-                Some(variant) => error.under(variant),
-                None => error,
-            }
-        })?;
+        let value = made.map_err(|error| self.variant.place(error.under(&name)))?;
         self.items.insert(name, value);
         Ok(())
     }
 
     fn value(self) -> Value {
-        let map = Value::Map(self.items);
-        match self.variant {
-            Some(name) => tagged(name, map),
-            None => map,
-        }
+        self.variant.around(Value::Map(self.items))
     }
 }
 
