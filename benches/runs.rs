@@ -92,8 +92,8 @@ fn fork(c: &mut Criterion) {
     );
     let lines = [
         (copy_few.as_str(), &[][..]),
-        (&of_few, &[(&copy_few, SHOWN)]),
-        (&of_many, &[(&copy_few, SHOWN)]),
+        (&of_few, &[(&*copy_few, SHOWN)]),
+        (&of_many, &[(&*copy_few, SHOWN)]),
     ];
     let notes = table.print("a run in one transaction, buffered", "runs/s", &lines);
     if let Some(rate) = notes.figure(&of_many) {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use steadfast::{
-    CohortDefinition, Entry, Event, EventHash, EventHead, GraphDefinition, KeyWindow, Namespace, RunId,
-    RunStatus, SignalDefinition, StreamState, Timestamp, Value, Version,
+    CohortDefinition, Entry, Event, EventHash, EventHead, GraphDefinition, KeyWindow, Namespace,
+    RunId, RunStatus, SignalDefinition, StreamState, Timestamp, Value, Version,
 };
 
 use crate::failure::{Failure, Result};

@@ -11,8 +11,8 @@
 //! cohorts and graphs have a name escaped like that and what the name has it of: see [`named_key`].
 
 use crate::codec::Cursor;
-use crate::limits::{NAME_BYTES_MAX, STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
 use crate::fork::is_fork_key;
+use crate::limits::{NAME_BYTES_MAX, STORED_KEY_BYTES_MAX, USER_KEY_BYTES_MAX};
 use crate::signal::signal_of;
 use crate::{Error, NamespaceId, Result};
 
