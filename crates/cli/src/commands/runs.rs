@@ -68,7 +68,7 @@ pub(crate) fn run(dir: &Path, json: bool) -> Result<u8> {
 /// What a run was forked from, by its name if that is still there.
 fn shown_parent(info: &RunInfo, names: &HashMap<RunId, &str>) -> String {
     info.parent.map_or_else(String::new, |parent| {
-        let name = names.get(&parent.id).map_or("a deleted run", |name| *name);
+        let name = names.get(&parent.id).copied().unwrap_or("a deleted run");
         format!("{name} at {}", parent.version)
     })
 }
