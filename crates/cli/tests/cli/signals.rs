@@ -124,6 +124,6 @@ fn a_signal_is_defined_once_and_changed_with_a_higher_version() {
     assert_eq!(signal["definition"]["minutes"], 8);
     let defined = home.entries("signal_definition");
     assert_eq!((defined.len(), &defined[0]["definition"]), (1, &signal["definition"]));
-    let again = json(&home.run("dump", &[]).ok().lines()[0]);
+    let again = json(home.run("dump", &[]).ok().lines()[0]);
     assert_eq!(again["type"], "signal_definition", "definitions come first: {again}");
 }
