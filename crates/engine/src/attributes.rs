@@ -74,7 +74,8 @@ impl DoubleEndedIterator for Entities {
 impl View {
     /// The attributes of `entity` in `run`, if it has any record of them.
     pub fn attributes(&self, run: Run, entity: impl AsRef<[u8]>) -> Result<Option<Attributes>> {
-        read(&mut &*self, run, entity.as_ref())
+        let mut source = self;
+        read(&mut source, run, entity.as_ref())
     }
 
     /// The entities of `run` that have attributes and begin with `prefix`.

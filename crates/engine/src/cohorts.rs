@@ -152,7 +152,8 @@ macro_rules! reads {
                 cohort: &str,
                 signal: &str,
             ) -> Result<Option<Signal>> {
-                signal_in(&mut $again, run, cohort, signal)
+                let mut source = $again;
+                signal_in(&mut source, run, cohort, signal)
             }
 
             /// The decayed sum of the weights that were counted for a cohort, at the time of this
@@ -205,13 +206,14 @@ macro_rules! reads {
     };
 }
 
-reads!(View, self, &*self, &self);
+reads!(View, self, self, &self);
 reads!(Transaction, self, &mut *self, &mut self);
 
 impl View {
     /// The definitions of cohorts, in the order of their names.
     pub fn cohort_definitions(&self) -> Result<Vec<DefinedCohort>> {
-        let Some(record) = definitions(&mut &*self)? else { return Ok(Vec::new()) };
+        let mut source = self;
+        let Some(record) = definitions(&mut source)? else { return Ok(Vec::new()) };
         let cohorts = decode(&record)?;
         let (version, timestamp) = (record.version(), record.timestamp());
         let defined = cohorts.iter().map(|(name, definition)| {

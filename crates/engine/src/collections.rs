@@ -119,7 +119,7 @@ impl Iterator for MergedItems {
     }
 }
 
-fn contains(source: &mut impl Source, run: Run, name: &str, item: &[u8]) -> Result<bool> {
+fn contains(mut source: impl Source, run: Run, name: &str, item: &[u8]) -> Result<bool> {
     source.check_run(run)?;
     Ok(source.record(KeyRef::from(&item_key(run.namespace, name, item)?))?.is_some())
 }
@@ -149,7 +149,7 @@ macro_rules! reads {
                 name: &str,
                 item: impl AsRef<[u8]>,
             ) -> Result<bool> {
-                contains(&mut $again, run, name, item.as_ref())
+                contains($again, run, name, item.as_ref())
             }
 
             /// Of each of `items` whether it is in the collection, in their order.
@@ -160,7 +160,7 @@ macro_rules! reads {
                 items: impl IntoIterator<Item = T>,
             ) -> Result<Vec<bool>> {
                 let items = items.into_iter();
-                items.map(|item| contains(&mut $again, run, name, item.as_ref())).collect()
+                items.map(|item| contains($again, run, name, item.as_ref())).collect()
             }
 
             /// The items of the collection that begin with `prefix`, in the order of their bytes;
@@ -205,7 +205,7 @@ macro_rules! reads {
     };
 }
 
-reads!(View, self, &*self, &self);
+reads!(View, self, self, &self);
 reads!(Transaction, self, &mut *self, &mut self);
 
 impl View {
