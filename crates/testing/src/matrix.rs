@@ -46,6 +46,7 @@ mod case;
 mod report;
 mod search;
 mod shrink;
+mod watchdog;
 
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ pub fn crash_matrix(seed: u64) -> CrashMatrix {
         starts_again: false,
         random: 4,
         shrink_tries: 400,
+        hangs_after: Duration::from_secs(300),
         replay: None,
     }
 }
@@ -93,6 +95,7 @@ pub struct CrashMatrix {
     starts_again: bool,
     random: usize,
     shrink_tries: u32,
+    hangs_after: Duration,
     replay: Option<Result<Case, TokenError>>,
 }
 
@@ -128,6 +131,14 @@ impl CrashMatrix {
         self
     }
 
+    /// A program, or a check, that has not returned after this long hangs [default: five minutes].
+    /// Nothing can end it: the line that repeats it is printed, and the process ends with 101.
+    #[must_use]
+    pub const fn hangs_after(mut self, time: Duration) -> Self {
+        self.hangs_after = time;
+        self
+    }
+
     /// Random images of each moment, besides those that are enumerated [default: 4].
     #[must_use]
     pub const fn random(mut self, images: usize) -> Self {
@@ -135,8 +146,9 @@ impl CrashMatrix {
         self
     }
 
-    /// How many crashes inside recoveries may follow the first [default: 1]. One image in some
-    /// dozen is opened for such crashes.
+    /// How many crashes inside recoveries may follow the first [default: 1]. Recovery is crashed
+    /// in one of 25 different images, in at most 300 ways: the simplest of each moment of it, then
+    /// others.
     #[must_use]
     pub const fn depth(mut self, crashes: usize) -> Self {
         self.depth = crashes;
@@ -145,7 +157,9 @@ impl CrashMatrix {
 
     /// After a crash that [`CrashMatrix::depth`] allows to be followed by another, the program is
     /// started again on what recovery found, as a service would be, and the crash comes there.
-    /// What is acknowledged adds up.
+    /// What is acknowledged adds up. That is a sample of second lives: of one of 5 different
+    /// images, with other draws each time, at most 300 images. More of them come with
+    /// [`CrashMatrix::programs`], [`CrashMatrix::images_max`] and [`CrashMatrix::time_max`].
     #[must_use]
     pub const fn starting_again(mut self) -> Self {
         self.starts_again = true;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use steadfast_engine::{DatabaseConfig, DurabilityMode};
-use steadfast_testing::matrix::{Ack, Left, MatrixError, crash_matrix};
+use steadfast_testing::matrix::{Ack, Failure, Left, MatrixError, crash_matrix};
 
 #[path = "../examples/two_transactions.rs"]
 #[allow(dead_code)]
@@ -213,4 +213,93 @@ fn limits_are_kept_and_told() {
     let few = program(500);
     assert!(few.cut_short && few.images < 1_500, "some of every moment, not all: {few}");
     assert_eq!(few.nested, 0, "{few}");
+}
+
+/// What hangs, run by the test below in a process of its own.
+#[test]
+#[ignore = "it never returns"]
+fn hangs() {
+    let Ok(what) = std::env::var("HANGS") else { return };
+    let in_check = what == "check";
+    let matrix = crash_matrix(5).starting_again().hangs_after(Duration::from_secs(1));
+    let _never = matrix
+        .run(move |db, ack| {
+            if !in_check && db.resolve_run("r").is_ok() {
+                // Not at once, and not without a draw.
+                while ack.draw(3) != 2 {}
+                hang();
+            }
+            orders(db, ack)
+        })
+        .check(move |db, acked| {
+            if in_check && acked.iter().count() > 1 && db.resolve_run("r").is_ok() {
+                hang();
+            }
+            Ok(())
+        });
+}
+
+fn hang() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+fn orders(db: &steadfast_engine::Database, ack: &Ack<u64>) -> Result<(), Failure> {
+    let run = db.get_or_create_run("r")?;
+    for n in 0..3 {
+        db.kv_put(run, format!("{n}"), 1)?;
+        ack.done(n);
+    }
+    Ok(())
+}
+
+/// Runs [`hangs`] and gives the token that it ends with.
+fn token_of_what_hangs(what: &str) -> String {
+    let program = std::env::current_exe().expect("this test is a program");
+    let mut command = std::process::Command::new(program);
+    command.args(["--exact", "hangs", "--ignored", "--test-threads=1"]);
+    command.env_remove("STEADFAST_REPLAY").env("HANGS", what);
+    let ended = command.output().expect("it can be started again");
+    let told = String::from_utf8(ended.stderr).expect("what it says is text");
+    assert_eq!(ended.status.code(), Some(101), "{told}");
+    assert!(told.contains(&format!("the {what} has not returned after 1s")), "{told}");
+    let token = told.split("STEADFAST_REPLAY='").nth(1).and_then(|rest| rest.split('\'').next());
+    token.unwrap_or_else(|| panic!("no token: {told}")).to_owned()
+}
+
+#[test]
+fn a_check_that_never_returns_is_ended_with_the_token_that_repeats_it() {
+    let token = token_of_what_hangs("check");
+    let again =
+        crash_matrix(99).starting_again().replay(&token).run(orders).check(|_, acked| match acked
+            .iter()
+            .count()
+        {
+            0 | 1 => Ok(()),
+            _ => Err("here it hung".into()),
+        });
+    assert_eq!(again.failure.expect("the same image").why, "here it hung");
+}
+
+#[test]
+fn a_program_that_never_returns_is_ended_with_the_token_that_repeats_it() {
+    let token = token_of_what_hangs("program");
+    let again = crash_matrix(99).starting_again().replay(&token).run(
+        |db: &steadfast_engine::Database, ack: &Ack<u64>| {
+            if db.resolve_run("r").is_ok() {
+                // What it drew is in the token: 2 came in the end.
+                for _ in 0..1_000 {
+                    if ack.draw(3) == 2 {
+                        return Err("here it hung".into());
+                    }
+                }
+                return Err("without its draws".into());
+            }
+            orders(db, ack)
+        },
+    );
+    let again = again.check(|_, _| Ok(()));
+    let why = again.failure.expect("the same image").why;
+    assert!(why.ends_with("here it hung"), "{why}");
 }

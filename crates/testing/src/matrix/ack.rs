@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::hash::BuildHasher;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use steadfast_engine::{Database, ManualClock, Version};
@@ -60,6 +60,9 @@ impl<T: fmt::Debug> Account<T> {
     }
 }
 
+/// What a program drew so far, for who watches it, too.
+pub(crate) type Drawn = Arc<Mutex<Vec<u64>>>;
+
 struct State<T> {
     /// Those of earlier lives.
     before: Vec<(T, Standing)>,
@@ -70,7 +73,7 @@ struct State<T> {
     /// What is drawn, given and made.
     given: Vec<u64>,
     rng: Option<fastrand::Rng>,
-    drawn: Vec<u64>,
+    drawn: Drawn,
     /// What the program says it is about to do, and from which note of the disk on.
     story: Vec<(u64, String)>,
 }
@@ -126,14 +129,14 @@ impl<T> Ack<T> {
     /// A number below `bound`, or 0. When a failure is made smaller, so are the numbers.
     pub fn draw(&self, bound: u64) -> u64 {
         let mut state = self.state();
-        let at = state.drawn.len();
+        let at = lock(&state.drawn).len();
         let drawn = match (state.given.get(at).copied(), &mut state.rng) {
             (Some(given), _) => given,
             (None, Some(rng)) => rng.u64(..bound.max(1)),
             (None, None) => 0,
         };
         let drawn = drawn % bound.max(1);
-        state.drawn.push(drawn);
+        lock(&state.drawn).push(drawn);
         drawn
     }
 
@@ -187,12 +190,16 @@ impl<T> Ack<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn db(&self) -> Option<Database> {
-        self.db.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.db).clone()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where a program's draws come from: those given first, then random ones or zeros.
@@ -218,7 +225,7 @@ impl<T: Clone> Ack<T> {
                 note: 0,
                 given: draws.given,
                 rng: draws.then,
-                drawn: Vec::new(),
+                drawn: Drawn::default(),
                 story: Vec::new(),
             }),
             disk: disk.clone(),
@@ -230,7 +237,7 @@ impl<T: Clone> Ack<T> {
 
     /// The database is open: what it shows is durable.
     pub(crate) fn opened(&self, db: &Database) {
-        *self.db.lock().unwrap_or_else(PoisonError::into_inner) = Some(db.clone());
+        *lock(&self.db) = Some(db.clone());
         let mut state = self.state();
         state.note += 1;
         state.opened = Some(state.note);
@@ -239,7 +246,7 @@ impl<T: Clone> Ack<T> {
 
     /// Lets go of the database.
     pub(crate) fn ended(&self) {
-        *self.db.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.db) = None;
     }
 
     /// The clock that the database runs by.
@@ -249,14 +256,19 @@ impl<T: Clone> Ack<T> {
 
     /// Whether nothing was left to chance.
     pub(crate) fn drew_nothing(&self) -> bool {
-        self.state().drawn.is_empty()
+        lock(&self.state().drawn).is_empty()
     }
 
     /// What the program drew, without the zeros at the end.
     pub(crate) fn drawn(&self) -> Vec<u64> {
-        let mut drawn = self.state().drawn.clone();
+        let mut drawn = lock(&self.state().drawn).clone();
         super::shrink::trim(&mut drawn);
         drawn
+    }
+
+    /// The same as it goes on.
+    pub(crate) fn drawing(&self) -> Drawn {
+        self.state().drawn.clone()
     }
 
     /// What the program had told until `moment`.

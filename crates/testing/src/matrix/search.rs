@@ -10,6 +10,7 @@ use steadfast_engine::{Database, DurabilityMode, Entropy, ManualClock, Timestamp
 use crate::matrix::ack::{Account, Ack, Acked, Draws};
 use crate::matrix::case::{Case, Left, Life};
 use crate::matrix::report::{Counterexample, Crashed, MatrixError, MatrixReport};
+use crate::matrix::watchdog::Watchdog;
 use crate::matrix::{CrashMatrix, Failure, REPLAY_VARIABLE, shrink};
 use crate::panics::caught;
 use crate::sim::{Choice, Moment, Plan, SimDisk, Step};
@@ -64,6 +65,7 @@ pub(super) struct Search<'a, T, P, C> {
     seen: HashSet<u64>,
     hasher: foldhash::fast::FixedState,
     report: MatrixReport,
+    watchdog: Watchdog,
     started: Instant,
     until: Instant,
     acknowledges: std::marker::PhantomData<fn() -> T>,
@@ -93,6 +95,7 @@ where
             rng: fastrand::Rng::with_seed(matrix.seed),
             started: Instant::now(),
             until: Instant::now() + matrix.time_max,
+            watchdog: Watchdog::new(matrix.hangs_after),
             matrix,
             program,
             check,
@@ -151,22 +154,25 @@ where
 
     /// Runs the program on an empty disk.
     fn first_life(&self, draws: Draws) -> Result<Recorded<T>, MatrixError> {
-        self.record(&SimDisk::new(), 0, draws, &Account::new())
+        self.record(&SimDisk::new(), &[], draws, &Account::new())
             .map_err(|(draws, why)| MatrixError::Program { draws, why })
     }
 
-    /// Opens the database on `disk`, and runs the program on it if this life has one.
+    /// Opens the database on `disk`, which `trail` left, and runs the program on it if this life
+    /// has one.
     fn record(
         &self,
         disk: &SimDisk,
-        life: usize,
+        trail: &[Trail],
         draws: Draws,
         before: &Account<T>,
     ) -> Result<Recorded<T>, (Vec<u64>, String)> {
+        let life = trail.len();
         disk.keep_journal();
         disk.record_moments();
         let strict = self.matrix.config.durability() == DurabilityMode::Strict;
         let ack = Ack::new(disk, clock(life), strict, draws, before);
+        let _watched = self.watchdog.begin(lives_of(trail), Some(ack.drawing()));
         let ran = caught(|| {
             let db = self.open(disk, life, ack.clock())?;
             ack.opened(&db);
@@ -262,9 +268,8 @@ where
             return None;
         }
         self.report.opened += 1;
-        let here = Trail::new(recorded, moment, left);
-        let judged = self.judge(&image, trail.len() + 1, &account, killed);
-        trail.push(here);
+        trail.push(Trail::new(recorded, moment, left));
+        let judged = self.judge(&image, trail, &account, killed);
         let found = match judged {
             Err(why) => Some(Found::new(trail, why, &account)),
             Ok(()) if trail.len() <= self.matrix.depth && self.is_due(scope) => {
@@ -288,20 +293,22 @@ where
         scope: Scope,
     ) -> Option<Found> {
         let draws = Draws { given: Vec::new(), then: Some(self.rng.fork()) };
-        match self.record(&image.killed(), trail.len(), draws, account) {
+        match self.record(&image.killed(), trail, draws, account) {
             Err(failed) => Some(Found::by_itself(trail, failed, account)),
             Ok(again) => self.crash(&again, trail, Scope { images: NESTED_IMAGES, ..scope }),
         }
     }
 
-    /// Opens an image and asks the check.
+    /// Opens the image that `trail` left and asks the check.
     fn judge(
         &self,
         image: &SimDisk,
-        life: usize,
+        trail: &[Trail],
         account: &Account<T>,
         killed: bool,
     ) -> Result<(), String> {
+        let life = trail.len();
+        let _watched = self.watchdog.begin(lives_of(trail), None);
         caught(|| {
             let db = self.open(&image.killed(), life, clock(life))?;
             (self.check)(&db, &Acked::new(account, killed)).map_err(|error| error.to_string())
@@ -399,7 +406,7 @@ where
         let mut trail = Vec::new();
         for (at, life) in case.lives.iter().enumerate() {
             let draws = Draws { given: life.draws.clone(), then: None };
-            let recorded = match self.record(&disk, at, draws, &account) {
+            let recorded = match self.record(&disk, &trail, draws, &account) {
                 Ok(recorded) => recorded,
                 Err((draws, why)) if at == 0 => return Err(MatrixError::Program { draws, why }),
                 Err(failed) => return Ok(Some(Found::by_itself(&trail, failed, &account))),
@@ -412,13 +419,13 @@ where
             account = recorded.ack.account(moment, killed);
             disk = life.left.image(moment).killed();
             trail.push(Trail::new(&recorded, moment, life.left.clone()));
-            if let Err(why) = self.judge(&disk, at + 1, &account, killed) {
+            if let Err(why) = self.judge(&disk, &trail, &account, killed) {
                 return Ok(Some(Found::new(&trail, why, &account)));
             }
         }
         let Some(draws) = &case.failing else { return Ok(None) };
         let draws = Draws { given: draws.clone(), then: None };
-        let failed = self.record(&disk, case.lives.len(), draws, &account).err();
+        let failed = self.record(&disk, &trail, draws, &account).err();
         Ok(failed.map(|failed| Found::by_itself(&trail, failed, &account)))
     }
 }
@@ -447,11 +454,15 @@ impl Trail {
     }
 }
 
+fn lives_of(trail: &[Trail]) -> Vec<Life> {
+    trail.iter().map(|crash| crash.life.clone()).collect()
+}
+
 impl Found {
     fn new<T: Clone + Debug>(trail: &[Trail], why: String, account: &Account<T>) -> Self {
         let due = Acked::new(account, false);
         Self {
-            lives: trail.iter().map(|crash| crash.life.clone()).collect(),
+            lives: lives_of(trail),
             failing: None,
             why,
             acknowledged: due.iter().map(|what| format!("{what:?}")).collect(),
