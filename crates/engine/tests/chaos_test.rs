@@ -512,8 +512,10 @@ fn kill_consumers(mode: &str, kills: u64) {
     let draws = Draws::new(3);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
-    let mut processed = 0;
-    for kill in 0..kills {
+    let (mut processed, mut kill) = (0, 0);
+    // On a machine that is busy with others a life may be too short to do anything.
+    while kill < kills || (processed <= 100 && kill < 10 * kills) {
+        kill += 1;
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "consumer", "--nocapture"])
             .env(CONSUMER, format!("{mode} {}", path.display()))
@@ -526,7 +528,7 @@ fn kill_consumers(mode: &str, kills: u64) {
         child.kill().unwrap();
         let status = child.wait().unwrap();
         assert_eq!(status.code(), None, "kill {kill}: it ended by itself");
-        if kill % 10 < 9 && kill + 1 < kills {
+        if kill % 10 > 0 {
             continue;
         }
         let db = Database::open_existing(&path, mode_of(mode)).unwrap();
@@ -558,7 +560,7 @@ fn kill_consumers(mode: &str, kills: u64) {
         db.close().unwrap();
     }
     assert!(processed > 100, "{processed} events were processed");
-    println!("{mode}: {kills} kills, {processed} events, each processed once");
+    println!("{mode}: {kill} kills, {processed} events, each processed once");
 }
 
 #[test]
