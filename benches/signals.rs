@@ -9,20 +9,23 @@ use std::cell::LazyCell;
 use std::hint::black_box;
 
 use criterion::Criterion;
-use steadfast::DatabaseConfig;
+use steadfast::{DatabaseConfig, Timestamp};
 
 use support::clock::{time, time_shared};
 use support::data;
 use support::ours::Ours;
 use support::scratch::Scratch;
 use support::setup::{self, plural, sized};
-use support::table::{SHOWN, Table};
+use support::table::{Aims, SHOWN, Table};
 
 const PUT: &str = "put";
 const RECORD: &str = "signal-record";
 const GET: &str = "get";
 const SCORE: &str = "score-hot";
+const SCORE_AT: &str = "score-hot, at a time that is given";
 const SCORE_RANDOM: &str = "score-random";
+/// Nanoseconds of a score that was read a moment ago.
+const SCORE_NS: f64 = 100.0;
 
 /// Entities that are read while hot.
 const HOT: u64 = 64;
@@ -77,11 +80,15 @@ fn scores(c: &mut Criterion) {
         }
         ours
     });
-    let read = |ours: &Ours, n: u64, of: u64| {
+    // Without a time, what is read has to ask the clock for it.
+    let read = |ours: &Ours, n: u64, of: u64, at: Option<Timestamp>| {
         let mut ids = fastrand::Rng::new();
         time(n * READS, || {
             let entity = data::key(ids.u64(..of));
-            let score = ours.db.signal_score(ours.run, "view", entity);
+            let score = match at {
+                None => ours.db.signal_score(ours.run, "view", entity),
+                Some(at) => ours.db.signal_score_at(ours.run, "view", entity, at),
+            };
             black_box(score.expect("it is there"));
         })
     };
@@ -98,10 +105,20 @@ fn scores(c: &mut Criterion) {
             })
         },
     );
-    table.row(SCORE, READS, || &*ours, |ours, n, _| read(ours, n, HOT));
-    table.row(SCORE_RANDOM, READS, || &*ours, |ours, n, _| read(ours, n, entities));
-    let rows = [(GET, &[][..]), (SCORE, &[(GET, SHOWN)]), (SCORE_RANDOM, &[(GET, SHOWN)])];
-    table.print(&format!("decayed scores, {entities} entities, 1 thread"), "reads/s", &rows);
+    table.row(SCORE, READS, || &*ours, |ours, n, _| read(ours, n, HOT, None));
+    table.row(SCORE_AT, READS, || &*ours, |ours, n, _| read(ours, n, HOT, Some(ours.view().now())));
+    table.row(SCORE_RANDOM, READS, || &*ours, |ours, n, _| read(ours, n, entities, None));
+    let beside_get: Aims<'_> = &[(GET, SHOWN)];
+    let rows =
+        [(GET, &[][..]), (SCORE, beside_get), (SCORE_AT, beside_get), (SCORE_RANDOM, beside_get)];
+    let title = format!("decayed scores, {entities} entities, 1 thread");
+    let notes = table.print(&title, "reads/s", &rows);
+    for name in [SCORE, SCORE_AT] {
+        if let Some(rate) = notes.figure(name) {
+            let ns = 1e9 / rate;
+            println!("  {name}: {ns:.0} ns, aim < {SCORE_NS} ns");
+        }
+    }
 }
 
 /// What an observation costs whose entity is in a cohort, and one engagement.
