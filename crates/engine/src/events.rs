@@ -287,12 +287,29 @@ fn last_seq(source: &mut impl Source, run: Run, stream: &str) -> Result<Option<u
 
 /// Where a stream has come to, also if everything in it was trimmed.
 pub(crate) fn head(source: &mut impl Source, run: Run, stream: &[u8]) -> Result<Option<EventHead>> {
-    let Some(record) = last_event(source, run, stream)? else {
-        return Ok(stream_state(source, run, stream)?.and_then(|state| state.trimmed));
+    let last = match last_event(source, run, stream)? {
+        Some(record) => {
+            let head = event_seq(record.key()).zip(stored_hash(&record));
+            let malformed = || Error::from(record.undecodable("it is no event"));
+            let (seq, hash) = head.ok_or_else(malformed)?;
+            let head = Some(EventHead { seq, hash });
+            if Key::namespace_of(record.key()) == Some(run.namespace) {
+                return Ok(head);
+            }
+            head
+        }
+        None => None,
     };
-    let head = event_seq(record.key()).zip(stored_hash(&record));
-    let malformed = || Error::from(record.undecodable("it is no event"));
-    head.map(|(seq, hash)| Some(EventHead { seq, hash })).ok_or_else(malformed)
+    // All that the run itself had may be trimmed, and what lies beneath a fork is still there.
+    let trimmed = stream_state(source, run, stream)?.and_then(|state| state.trimmed);
+    let Some(trimmed) = trimmed.filter(|head| last.is_none_or(|last| last.seq < head.seq)) else {
+        return Ok(last);
+    };
+    // Nothing is there; but whoever appends has read that, and meets others who do.
+    if let Some(next) = trimmed.seq.checked_add(1) {
+        source.record(KeyRef::from(&event_key(run.namespace, stream, next)?))?;
+    }
+    Ok(Some(trimmed))
 }
 
 fn read(

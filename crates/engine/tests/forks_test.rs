@@ -1,13 +1,14 @@
 //! Forks: each run goes its own way from where it was forked, whatever becomes of the others.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)] // weights are few and whole
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use proptest::prelude::*;
 use steadfast_engine::{
     AppendOptions, CompactMode, Database, DatabaseConfig, Difference, Entry, ErrorKind, Expect,
-    ManualClock, Result, Retention, Run, RunStatus, Timestamp, Value, Version, View,
+    ManualClock, Predicate, Result, Retention, Run, RunStatus, Timestamp, Value, Version, View,
+    Window,
 };
 
 /// A time before everything here, for observations.
@@ -246,6 +247,182 @@ fn a_signal_goes_on_from_what_the_parent_had() -> Result<()> {
     Ok(())
 }
 
+/// The items of a set, the names of all sets, and counts of the rest.
+type Kinds = (Vec<Vec<u8>>, Vec<String>, [u64; 4]);
+
+/// What a run has of sets, entities, a cohort and a graph.
+fn kinds(view: &View, run: Run) -> Result<Kinds> {
+    let items = view.collection_items(run, "set", "")?.collect::<Result<_>>()?;
+    let edges = view.co_engaged(run, "g", "x", 9)?;
+    let counts = [
+        view.attributes_scan(run, "")?.count() as u64,
+        view.cohort_count(run, "adults", "s", Window::AllTime)?,
+        view.cohort_members(run, "adults")?.count() as u64,
+        edges.iter().map(|edge| edge.weight as u64).sum(),
+    ];
+    Ok((items, view.collections(run)?, counts))
+}
+
+#[test]
+fn sets_attributes_cohorts_and_graphs_of_a_parent_are_changed_in_a_fork_alone() -> Result<()> {
+    let home = tempfile::tempdir().unwrap();
+    let db = Database::create(home.path().join("db"), DatabaseConfig::buffered())?;
+    db.define_cohort("adults", 1, &Predicate::ge("age", 18))?;
+    let parent = db.create_run("p")?;
+    for item in ["a", "b"] {
+        db.collection_add(parent, "set", item)?;
+    }
+    db.collection_create(parent, "empty")?;
+    for (entity, age) in [("ada", 36), ("bob", 40)] {
+        db.attribute_set(parent, entity, "age", age)?;
+        db.signal_record_at(parent, "s", entity, 1.0, THEN)?;
+    }
+    db.engage(parent, "g", "ada", "x")?;
+    db.engage(parent, "g", "ada", "y")?;
+    let look = |run| kinds(&db.view()?, run);
+    let before = look(parent)?;
+    assert_eq!(before.1, ["empty", "set"]);
+    assert_eq!(before.2, [2, 2, 2, 1]);
+    let (child, emptied) = (db.fork_run("p", "c")?, db.fork_run("p", "e")?);
+    assert_eq!((look(child)?, look(emptied)?), (before.clone(), before.clone()));
+
+    // Changed where it came from above, and from beneath.
+    assert!(!db.collection_add(child, "set", "a")?.0, "it is there, beneath");
+    assert!(db.collection_remove(child, "set", "b")?.0);
+    assert!(db.collection_add(child, "set", "c")?.0);
+    db.attribute_set(child, "bob", "age", 3)?;
+    db.signal_record_at(child, "s", "ada", 1.0, THEN)?;
+    db.signal_record_at(child, "s", "bob", 1.0, THEN)?;
+    db.engage(child, "g", "ada", "z")?;
+    assert_eq!(db.collection_delete(emptied, "set")?.0, 2);
+    assert_eq!(db.collection_delete(emptied, "empty")?.0, 1);
+    for entity in ["ada", "bob"] {
+        db.attributes_delete(emptied, entity)?;
+    }
+    let of_child =
+        (vec![b"a".to_vec(), b"c".to_vec()], vec!["empty".to_owned(), "set".into()], [2, 3, 1, 2]);
+    let of_emptied = (vec![], vec![], [0, 2, 0, 1]);
+    for round in 0..2 {
+        assert_eq!(look(parent)?, before, "round {round}");
+        assert_eq!(look(child)?, of_child, "round {round}");
+        assert_eq!(look(emptied)?, of_emptied, "round {round}");
+        db.compact(CompactMode::Full)?;
+    }
+
+    // And what becomes of the parent is nothing to them.
+    assert_eq!(db.collection_delete(parent, "set")?.0, 2);
+    db.attributes_delete(parent, "ada")?;
+    db.engage(parent, "g", "ada", "w")?;
+    db.delete_run("e")?;
+    db.compact(CompactMode::Full)?;
+    assert_eq!(look(child)?, of_child);
+    db.delete_run("p")?;
+    db.compact(CompactMode::Full)?;
+    assert_eq!(look(child)?, of_child);
+    db.close()?;
+    let db = Database::open(home.path().join("db"))?;
+    assert_eq!(kinds(&db.view()?, db.resolve_run("c")?)?, of_child);
+    Ok(())
+}
+
+#[test]
+fn a_stream_is_trimmed_in_a_fork_or_in_its_parent_alone() -> Result<()> {
+    let home = tempfile::tempdir().unwrap();
+    let db = Database::create(home.path().join("db"), DatabaseConfig::buffered())?;
+    let parent = db.create_run("p")?;
+    let keyed = |n: i64| AppendOptions {
+        idempotency_key: Some(format!("key-{n}")),
+        ..AppendOptions::default()
+    };
+    for n in 0..10 {
+        db.event_append_with(parent, "s", n, &keyed(n))?;
+    }
+    let head = db.event_head(parent, "s")?.unwrap();
+    // Before the fork.
+    db.event_trim(parent, "s", 2)?;
+    let (child, other) = (db.fork_run("p", "c")?, db.fork_run("p", "o")?);
+    // Behind it: in the parent, and in one child.
+    db.event_trim(parent, "s", 6)?;
+    db.event_trim(child, "s", 4)?;
+    db.event_append(parent, "s", 100)?;
+    db.event_append(child, "s", 200)?;
+    let seqs = |db: &Database, run: &str| -> Result<Vec<u64>> {
+        let run = db.resolve_run(run)?;
+        let view = db.view()?;
+        assert_eq!(view.event_verify_all(run)?, 1);
+        let kept = view.event_verify_against(run, "s", &head).map(drop);
+        match view.event_stream(run, "s")?.oldest() {
+            // A head inside of what was trimmed cannot be looked for.
+            11.. => assert_eq!(kept.unwrap_err().kind(), ErrorKind::HistoryTrimmed),
+            _ => kept?,
+        }
+        let error = view.event_read(run, "s", 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HistoryTrimmed);
+        let listed = view.entries(run).collect::<Result<Vec<_>>>()?;
+        let listed = listed.iter().filter(|entry| matches!(entry, Entry::Event { .. })).count();
+        let read = view.event_read_range(run, "s", ..)?.map(|event| Ok(event?.seq));
+        let read = read.collect::<Result<Vec<_>>>()?;
+        assert_eq!(read.len(), listed);
+        Ok(read)
+    };
+    let check = |db: &Database| -> Result<()> {
+        assert_eq!(seqs(db, "p")?, (6..11).collect::<Vec<_>>());
+        assert_eq!(seqs(db, "c")?, (4..11).collect::<Vec<_>>());
+        assert_eq!(seqs(db, "o")?, (2..10).collect::<Vec<_>>());
+        Ok(())
+    };
+    check(&db)?;
+    db.compact(CompactMode::Full)?;
+    check(&db)?;
+    // Of an event that is gone everywhere, and of one that the others have.
+    for (run, n) in [(child, 0), (child, 3), (other, 0), (parent, 5)] {
+        let again = db.event_append_with(run, "s", n, &keyed(n))?.0;
+        assert!(again.original.is_some(), "key {n}");
+        assert_eq!(again.seq, n.cast_unsigned());
+    }
+    check(&db)?;
+    db.close()?;
+    let db = Database::open(home.path().join("db"))?;
+    check(&db)?;
+    // Without the parent, and trimmed further.
+    db.delete_run("p")?;
+    let (child, other) = (db.resolve_run("c")?, db.resolve_run("o")?);
+    assert_eq!(db.event_trim(child, "s", 11)?.0, 7);
+    assert_eq!(db.event_append(child, "s", 300)?.0, 11);
+    db.compact(CompactMode::Full)?;
+    assert_eq!(seqs(&db, "c")?, [11]);
+    assert_eq!(seqs(&db, "o")?, (2..10).collect::<Vec<_>>());
+    // Alone, as a file.
+    let file = home.path().join("o.run");
+    db.export_run(other, &file)?;
+    let elsewhere = Database::create(home.path().join("elsewhere"), DatabaseConfig::buffered())?;
+    elsewhere.import_run(&file, None)?;
+    assert_eq!(seqs(&elsewhere, "o")?, (2..10).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
+fn a_stream_that_a_fork_trimmed_to_its_end_goes_on_behind_it() -> Result<()> {
+    let home = tempfile::tempdir().unwrap();
+    let db = Database::create(home.path().join("db"), DatabaseConfig::buffered())?;
+    let parent = db.create_run("p")?;
+    db.event_append(parent, "s", 0)?;
+    let child = db.fork_run("p", "c")?;
+    db.event_append(child, "s", 1)?;
+    let head = db.event_head(child, "s")?;
+    db.event_trim(child, "s", 2)?;
+    db.compact(CompactMode::Full)?;
+    assert_eq!(db.event_head(child, "s")?, head, "not what is still there beneath");
+    let (mut one, mut other) = (db.begin()?, db.begin()?);
+    assert_eq!(one.event_append(child, "s", 2)?, 2);
+    assert_eq!(other.event_append(child, "s", 2)?, 2);
+    one.commit()?;
+    assert_eq!(other.commit().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(db.event_verify_against(child, "s", &head.unwrap())?.unwrap().seq, 2);
+    assert_eq!(db.event_head(parent, "s")?.unwrap().seq, 0);
+    Ok(())
+}
+
 #[test]
 fn a_deleted_parent_is_hidden_and_its_bytes_go_with_the_last_child() -> Result<()> {
     let db = Database::in_memory()?;
@@ -475,6 +652,14 @@ enum Step {
     PutExpiring(u8, u8, u8),
     Delete(u8, u8),
     Append(u8, u8),
+    /// To begin with a part of so many of what there is, in tenths.
+    Trim(u8, u8, u8),
+    Collect(u8, u8, u8),
+    Uncollect(u8, u8, u8),
+    Uncollected(u8, u8),
+    /// Or no attributes any more.
+    Level(u8, u8, Option<i64>),
+    Engage(u8, u8, u8),
     Set(u8),
     Signal(u8, u8),
     Create(u8),
@@ -494,6 +679,13 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (run(), key(), 1..20u8).prop_map(|(run, key, ttl)| Step::PutExpiring(run, key, ttl)),
         4 => (run(), key()).prop_map(|(run, key)| Step::Delete(run, key)),
         4 => (run(), 0..2u8).prop_map(|(run, stream)| Step::Append(run, stream)),
+        2 => (run(), 0..2u8, 0..=10u8).prop_map(|(run, stream, n)| Step::Trim(run, stream, n)),
+        2 => (run(), 0..2u8, key()).prop_map(|(run, name, item)| Step::Collect(run, name, item)),
+        1 => (run(), 0..2u8, key()).prop_map(|(run, name, item)| Step::Uncollect(run, name, item)),
+        1 => (run(), 0..2u8).prop_map(|(run, name)| Step::Uncollected(run, name)),
+        2 => (run(), 0..2u8, prop::option::of(0..4i64))
+            .prop_map(|(run, entity, level)| Step::Level(run, entity, level)),
+        2 => (run(), 0..2u8, 0..4u8).prop_map(|(run, actor, item)| Step::Engage(run, actor, item)),
         2 => run().prop_map(Step::Set),
         3 => (run(), 0..2u8).prop_map(|(run, entity)| Step::Signal(run, entity)),
         2 => run().prop_map(Step::Create),
@@ -510,9 +702,17 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Plain {
     keys: BTreeMap<u8, (i64, Option<Timestamp>)>,
-    streams: BTreeMap<u8, Vec<i64>>,
+    /// The sequence number of the oldest event, and all from there on.
+    streams: BTreeMap<u8, (u64, Vec<i64>)>,
     cell: Option<i64>,
     signals: BTreeMap<u8, u64>,
+    sets: BTreeMap<u8, BTreeSet<u8>>,
+    levels: BTreeMap<u8, i64>,
+    /// Observations of those of level 2 or more.
+    counted: u64,
+    /// What an actor engaged with, newest first.
+    recent: BTreeMap<u8, Vec<u8>>,
+    edges: BTreeMap<(u8, u8), u64>,
 }
 
 type Model = BTreeMap<u8, Plain>;
@@ -522,6 +722,32 @@ impl Plain {
         self.keys.retain(|_, (_, expiry)| expiry.is_none_or(|expiry| now < expiry));
         self.keys.values_mut().for_each(|value| value.1 = None);
         self
+    }
+
+    fn engage(&mut self, actor: u8, item: u8) {
+        let recent = self.recent.entry(actor).or_default();
+        recent.retain(|other| *other != item);
+        for other in recent.iter() {
+            *self.edges.entry((item, *other)).or_default() += 1;
+            *self.edges.entry((*other, item)).or_default() += 1;
+        }
+        recent.insert(0, item);
+    }
+
+    /// How many rows a listing of everything has.
+    fn rows(&self) -> usize {
+        let trimmed = self.streams.values().filter(|stream| stream.0 > 0).count();
+        let with_edges: BTreeSet<u8> = self.edges.keys().map(|(item, _)| *item).collect();
+        self.keys.len()
+            + self.streams.values().map(|stream| stream.1.len()).sum::<usize>()
+            + trimmed
+            + usize::from(self.cell.is_some())
+            + self.signals.len()
+            + self.sets.values().map(BTreeSet::len).sum::<usize>()
+            + self.levels.len()
+            + usize::from(self.counted > 0)
+            + self.recent.len()
+            + with_edges.len()
     }
 }
 
@@ -544,38 +770,71 @@ fn found(db: &Database, view: &View, run: Run, latest: bool) -> Result<Plain> {
     view.event_verify_all(run)?;
     for name in view.event_streams(run)? {
         let events = view.events(run, &name)?;
-        plain.streams.insert(name[0] - b'0', events);
+        plain.streams.insert(number(&name), events);
     }
     plain.cell = view.state_read(run, "c")?.map(|cell| cell.value.as_int().unwrap());
     for row in view.signal_scan(run, "s")? {
         let (entity, signal) = row?;
         plain.signals.insert(entity[0] - b'0', signal.count);
     }
+    for name in view.collections(run)? {
+        let items = view.collection_items(run, &name, "")?;
+        let items = items.map(|item| Ok(number(&item?))).collect::<Result<BTreeSet<_>>>()?;
+        for n in 0..6u8 {
+            let is_in = view.collection_contains(run, &name, n.to_string())?;
+            assert_eq!(is_in, items.contains(&n), "{n} in {name}");
+        }
+        plain.sets.insert(number(name.as_bytes()), items);
+    }
+    for row in view.attributes_scan(run, "")? {
+        let (entity, attributes) = row?;
+        assert_eq!(view.attributes(run, &entity)?.as_ref(), Some(&attributes));
+        plain.levels.insert(number(&entity), attributes["level"].as_int().unwrap());
+    }
+    plain.counted = view.cohort_count(run, "high", "s", Window::AllTime)?;
+    for n in 0..4u8 {
+        let recent = view.engaged(run, "g", n.to_string())?;
+        if !recent.is_empty() {
+            plain.recent.insert(n, recent.iter().map(|item| number(item)).collect());
+        }
+        for edge in view.co_engaged(run, "g", n.to_string(), 100)? {
+            plain.edges.insert((n, number(&edge.item)), edge.weight as u64);
+        }
+    }
     let entries = view.entries(run).collect::<Result<Vec<_>>>()?;
-    let count = plain.keys.len()
-        + plain.streams.values().map(Vec::len).sum::<usize>()
-        + usize::from(plain.cell.is_some())
-        + plain.signals.len();
-    assert_eq!(entries.len(), count, "{entries:?}");
+    assert_eq!(entries.len(), plain.rows(), "{entries:?}");
     Ok(plain)
 }
 
+/// What a name of one digit is the name of.
+fn number(name: &[u8]) -> u8 {
+    name[0] - b'0'
+}
+
 trait Payloads {
-    fn events(&self, run: Run, stream: &[u8]) -> Result<Vec<i64>>;
+    fn events(&self, run: Run, stream: &[u8]) -> Result<(u64, Vec<i64>)>;
 }
 
 impl Payloads for View {
-    fn events(&self, run: Run, stream: &[u8]) -> Result<Vec<i64>> {
+    fn events(&self, run: Run, stream: &[u8]) -> Result<(u64, Vec<i64>)> {
         let name = std::str::from_utf8(stream).unwrap();
+        let oldest = self.event_stream(run, name)?.oldest();
+        if oldest > 0 {
+            let error = self.event_read(run, name, oldest - 1).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::HistoryTrimmed);
+        }
         let payload = |event: steadfast_engine::Event| event.payload.as_int().unwrap();
         let forward: Vec<_> =
-            self.event_read(run, name, 0)?.map(|e| e.map(payload)).collect::<Result<_>>()?;
-        let mut backward: Vec<_> =
-            self.event_read(run, name, 0)?.rev().map(|e| e.map(payload)).collect::<Result<_>>()?;
+            self.event_read(run, name, oldest)?.map(|e| e.map(payload)).collect::<Result<_>>()?;
+        let mut backward: Vec<_> = self
+            .event_read(run, name, oldest)?
+            .rev()
+            .map(|e| e.map(payload))
+            .collect::<Result<_>>()?;
         backward.reverse();
         assert_eq!(forward, backward);
-        assert_eq!(self.event_last(run, name)?, Some(forward.len() as u64 - 1));
-        Ok(forward)
+        assert_eq!(self.event_last(run, name)?, Some(oldest + forward.len() as u64 - 1));
+        Ok((oldest, forward))
     }
 }
 
@@ -603,6 +862,7 @@ fn run_steps(steps: &[Step], retention: Retention) -> Result<()> {
     let path = home.path().join("db");
     let clock = ManualClock::at(START);
     let mut db = open(&path, &clock, retention)?;
+    db.define_cohort("high", 1, &Predicate::ge("level", 2))?;
     let mut past: Vec<(Version, Model)> = Vec::new();
     let (mut model, mut n) = (Model::new(), 0);
     let mut old: Option<(View, Model)> = None;
@@ -627,7 +887,52 @@ fn run_steps(steps: &[Step], retention: Retention) -> Result<()> {
             }
             Step::Append(r, stream) if model.contains_key(r) => {
                 db.event_append(run(r)?, &stream.to_string(), n)?;
-                model.get_mut(r).unwrap().streams.entry(*stream).or_default().push(n);
+                model.get_mut(r).unwrap().streams.entry(*stream).or_default().1.push(n);
+            }
+            Step::Trim(r, stream, tenths) if model.contains_key(r) => {
+                let streams = &mut model.get_mut(r).unwrap().streams;
+                let Some((oldest, events)) = streams.get_mut(stream) else { continue };
+                let gone = events.len() * usize::from(*tenths) / 10;
+                *oldest += gone as u64;
+                let (found, _) = db.event_trim(run(r)?, &stream.to_string(), *oldest)?;
+                assert_eq!(found, gone as u64);
+                events.drain(..gone);
+            }
+            Step::Collect(r, set, item) if model.contains_key(r) => {
+                let items = model.get_mut(r).unwrap().sets.entry(*set).or_default();
+                let new = db.collection_add(run(r)?, &set.to_string(), item.to_string())?.0;
+                assert_eq!(new, items.insert(*item));
+            }
+            Step::Uncollect(r, set, item) if model.contains_key(r) => {
+                let sets = &mut model.get_mut(r).unwrap().sets;
+                let there = sets.get_mut(set).is_some_and(|items| items.remove(item));
+                let removed = db.collection_remove(run(r)?, &set.to_string(), item.to_string())?;
+                assert_eq!(removed.0, there);
+                sets.retain(|_, items| !items.is_empty());
+            }
+            Step::Uncollected(r, set) if model.contains_key(r) => {
+                let gone = model.get_mut(r).unwrap().sets.remove(set).unwrap_or_default();
+                let removed = db.collection_delete(run(r)?, &set.to_string())?.0;
+                assert_eq!(removed, gone.len() as u64);
+            }
+            Step::Level(r, entity, level) if model.contains_key(r) => {
+                let levels = &mut model.get_mut(r).unwrap().levels;
+                let name = entity.to_string();
+                match level {
+                    Some(level) => {
+                        db.attribute_set(run(r)?, name, "level", *level)?;
+                        levels.insert(*entity, *level);
+                    }
+                    None => {
+                        db.attributes_delete(run(r)?, name)?;
+                        levels.remove(entity);
+                    }
+                }
+            }
+            Step::Engage(r, actor, item) if model.contains_key(r) => {
+                let (actor_name, item_name, run) = (actor.to_string(), item.to_string(), run(r)?);
+                db.transaction(|tx| tx.engage_at(run, "g", &actor_name, &item_name, THEN))?;
+                model.get_mut(r).unwrap().engage(*actor, *item);
             }
             Step::Set(r) if model.contains_key(r) => {
                 db.state_set(run(r)?, "c", n)?;
@@ -635,7 +940,9 @@ fn run_steps(steps: &[Step], retention: Retention) -> Result<()> {
             }
             Step::Signal(r, entity) if model.contains_key(r) => {
                 db.signal_record_at(run(r)?, "s", entity.to_string(), 1.0, THEN)?;
-                *model.get_mut(r).unwrap().signals.entry(*entity).or_default() += 1;
+                let plain = model.get_mut(r).unwrap();
+                *plain.signals.entry(*entity).or_default() += 1;
+                plain.counted += u64::from(plain.levels.get(entity).is_some_and(|n| *n >= 2));
             }
             Step::Create(r) if !model.contains_key(r) => {
                 db.create_run(&name(r))?;

@@ -195,6 +195,19 @@ fn a_stream_trimmed_to_its_end_is_still_a_stream() {
 }
 
 #[test]
+fn two_who_append_to_a_stream_that_was_trimmed_to_its_end_follow_one_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, run) = ten(&dir, DatabaseConfig::buffered());
+    db.event_trim(run, "s", 10).unwrap();
+    db.compact(CompactMode::Full).unwrap();
+    let (mut one, mut other) = (db.begin().unwrap(), db.begin().unwrap());
+    assert_eq!(one.event_append(run, "s", 1).unwrap(), 10);
+    assert_eq!(other.event_append(run, "s", 2).unwrap(), 10);
+    one.commit().unwrap();
+    assert_eq!(other.commit().unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[test]
 fn keys_and_receipts_outlive_their_events() {
     let dir = tempfile::tempdir().unwrap();
     let (db, run) = ten(&dir, DatabaseConfig::buffered());
