@@ -915,7 +915,7 @@ impl Pipeline {
         unpromised: bool,
         timeout: Duration,
     ) -> Result<bool> {
-        let until = Instant::now().checked_add(timeout);
+        let started = Instant::now();
         let mut state = self.lock();
         loop {
             if state.closing {
@@ -925,10 +925,7 @@ impl Pipeline {
                 return Ok(true);
             }
             check_open(&state)?;
-            let left = match until {
-                Some(until) => until.saturating_duration_since(Instant::now()),
-                None => Duration::MAX,
-            };
+            let left = timeout.saturating_sub(started.elapsed());
             if left.is_zero() {
                 return Ok(false);
             }
