@@ -188,9 +188,8 @@ fn a_fork_shows_what_was_forked_after_every_crash() {
     assert!(report.opened > 300, "{report}");
 }
 
-/// The whole workload with runs forked from one another, against copies in the model.
-#[test]
-fn what_is_left_of_forks_is_a_prefix() {
+/// The whole workload with more, in every mode, against the model: every image of a power cut.
+fn every_image(first_seed: u64, with: fn(Workload, u64) -> Workload) {
     let effort = Effort {
         random: 2,
         nested_every: 2000,
@@ -199,12 +198,10 @@ fn what_is_left_of_forks_is_a_prefix() {
         lost_pages: false,
     };
     let mut total = Tally::default();
-    for (seed, mode) in
-        [DurabilityMode::Strict, BATCHED, DurabilityMode::Buffered].into_iter().enumerate()
-    {
-        let seed = seed as u64 + 11;
-        let workload = Workload::seeded(seed, mode, 30).with_forks(seed);
-        let workload = if seed == 12 { workload.keeping_all() } else { workload };
+    let modes = [DurabilityMode::Strict, BATCHED, DurabilityMode::Buffered];
+    for (seed, mode) in (first_seed..).zip(modes) {
+        let workload = with(Workload::seeded(seed, mode, 30), seed);
+        let workload = if mode == BATCHED { workload.keeping_all() } else { workload };
         match explore(&workload, Cut::Power, effort, seed) {
             Ok(tally) => total.add(&tally),
             Err(why) => panic!("seed {seed}: {why}"),
@@ -214,28 +211,14 @@ fn what_is_left_of_forks_is_a_prefix() {
     assert!(total.images > 2_000, "{total}");
 }
 
-/// The whole workload, runs ending in between, against the model: every image of a power cut.
+/// Runs forked from one another, against copies in the model.
+#[test]
+fn what_is_left_of_forks_is_a_prefix() {
+    every_image(11, Workload::with_forks);
+}
+
+/// Runs that end in between.
 #[test]
 fn what_is_left_of_runs_that_end_is_a_prefix() {
-    let effort = Effort {
-        random: 2,
-        nested_every: 2000,
-        depth: 1,
-        queued_versions: true,
-        lost_pages: false,
-    };
-    let mut total = Tally::default();
-    for (seed, mode) in
-        [DurabilityMode::Strict, BATCHED, DurabilityMode::Buffered].into_iter().enumerate()
-    {
-        let seed = seed as u64 + 1;
-        let workload = Workload::seeded(seed, mode, 30).with_runs_that_end(seed);
-        let workload = if seed == 2 { workload.keeping_all() } else { workload };
-        match explore(&workload, Cut::Power, effort, seed) {
-            Ok(tally) => total.add(&tally),
-            Err(why) => panic!("seed {seed}: {why}"),
-        }
-    }
-    println!("{total}");
-    assert!(total.images > 2_000, "{total}");
+    every_image(1, Workload::with_runs_that_end);
 }
